@@ -1,0 +1,1 @@
+"""Named runs: each module has a function config()."""

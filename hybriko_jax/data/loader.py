@@ -1,0 +1,127 @@
+"""Packed rows as batches on a mesh; the state of the iteration is one row number."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from hybriko_jax.data.batch import Batch
+from hybriko_jax.data.packing import Plan, plan_epoch
+from hybriko_jax.data.prepare import Split
+from hybriko_jax.sharding import batch_sharding
+
+_FOREVER = 1 << 40  # rows
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Every row of every epoch, by one number: the rows of epoch 0, then those of epoch 1, ...
+
+    A row is a pure function of its number, so a run that is continued, on any number of devices
+    or processes, reads on exactly where it stopped.
+    """
+
+    split: Split
+    weights: tuple[float, ...]
+    seq_len: int
+    seed: int
+    pad_id: int
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019  (a few objects a process)
+    def plan(self, epoch: int) -> Plan:
+        s = self.split
+        return plan_epoch(s.length_N, s.source_N, self.weights, self.seq_len, self.seed, epoch)
+
+    def locate(self, row: int) -> tuple[int, int]:
+        """(epoch, row of that epoch) of a row number."""
+        epoch = 0
+        while row >= (n := self._n_rows(epoch)):
+            row, epoch = row - n, epoch + 1
+        return epoch, row
+
+    @functools.cache  # noqa: B019
+    def _n_rows(self, epoch):
+        return self.plan(epoch).n_rows
+
+    def __getitem__(self, row: int) -> Batch:
+        """One row, without a batch axis."""
+        epoch, r = self.locate(row)
+        plan = self.plan(epoch)
+        pieces = slice(plan.first_R[r], plan.first_R[r + 1])
+        documents = self.split.read(plan.document_P[pieces].tolist())
+        tokens_L = np.full(self.seq_len, self.pad_id, np.int32)
+        positions_L = np.zeros(self.seq_len, np.int32)
+        at = 0
+        for ids, begin, n in zip(
+            documents, plan.begin_P[pieces], plan.length_P[pieces], strict=True
+        ):
+            tokens_L[at : at + n] = ids[begin : begin + n]
+            positions_L[at : at + n] = np.arange(n)
+            at += n
+        return Batch(tokens_L, positions_L, positions_L > 0)
+
+
+def batches(rows: Rows, batch_size: int, mesh: Mesh, first_row: int = 0) -> Iterator[Batch]:
+    """Endless batches from a row on, read ahead by threads and laid out over the mesh.
+
+    Batch n holds rows first_row + n * batch_size and on, whatever the mesh. Each process reads
+    only the rows of its own devices.
+    """
+    import grain
+
+    sharding = batch_sharding(mesh)
+    mine = sorted(
+        {
+            row
+            for index in sharding.addressable_devices_indices_map((batch_size,)).values()
+            for row in range(*index[0].indices(batch_size))  # type: ignore[index]
+        }
+    )
+
+    def read(i: int) -> Batch:
+        step, nth = divmod(i, len(mine))
+        return rows[first_row + step * batch_size + mine[nth]]
+
+    host_batches = (
+        grain.MapDataset.range(_FOREVER)
+        .map(read)
+        .to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4 * len(mine)))
+        .batch(len(mine), drop_remainder=True)
+    )
+    for batch in host_batches:
+        yield put(batch, mesh, batch_size)
+
+
+def put(batch: Batch, mesh: Mesh, batch_size: int) -> Batch:
+    """A batch of this process's rows, as arrays over the mesh."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(
+        lambda a: jax.make_array_from_process_local_data(sharding, a, (batch_size, *a.shape[1:])),
+        batch,
+    )
+
+
+def fixed_batches(rows: Rows, batch_size: int, mesh: Mesh, n: int) -> list[Batch]:
+    """The first n batches of epoch 0, or fewer where it ends; the last is filled up with empty
+    rows, of which nothing is predicted."""
+    n_rows = min(rows.plan(0).n_rows, n * batch_size)
+    stacked = jax.tree.map(lambda *a: np.stack(a), *(rows[r] for r in range(n_rows)))
+    fill = -n_rows % batch_size
+    stacked = jax.tree.map(lambda a: np.pad(a, ((0, fill), (0, 0))), stacked)
+    sharding = batch_sharding(mesh)
+    return [
+        jax.tree.map(
+            lambda a, i=i: jax.make_array_from_callback(
+                (batch_size, *a.shape[1:]),
+                sharding,
+                lambda index: a[i : i + batch_size][index],  # noqa: B023
+            ),
+            stacked,
+        )
+        for i in range(0, n_rows + fill, batch_size)
+    ]

@@ -1,0 +1,240 @@
+"""Documents from text, JSONL, Parquet, TFDS, the Hugging Face Hub, or our own sample."""
+
+from __future__ import annotations
+
+import bz2
+import glob
+import gzip
+import io
+import json
+import lzma
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from hybriko_jax.data.sample import sample_documents
+from hybriko_jax.errors import UserError
+
+SUFFIXES = (".txt", ".jsonl", ".parquet")
+COMPRESSIONS = (".gz", ".xz", ".zst", ".bz2")
+SAMPLE_DOCUMENTS = 4000
+
+
+@dataclass
+class BadLines:
+    """Lines that could not be read: refused at once, or counted and named."""
+
+    policy: Literal["skip", "refuse"]
+    count: int = 0
+    first: list[str] = field(default_factory=list)
+    """Where and why, for the first few."""
+
+    def add(self, where: str, why: str) -> None:
+        if self.policy == "refuse":
+            raise UserError(
+                f"{where}: {why}. Mend the line, or pass --data.on-bad-line skip to leave such "
+                "lines out."
+            )
+        self.count += 1
+        if len(self.first) < 5:
+            self.first.append(f"{where}: {why}")
+
+    def report(self) -> None:
+        """Prints what was skipped."""
+        for line in self.first:
+            print(f"skipped {line}")
+        if self.count > len(self.first):
+            print(
+                f"skipped {self.count:,} bad lines in all; --data.on-bad-line refuse stops at one"
+            )
+
+
+def fingerprint(source: str) -> Any:
+    """What changes when the documents of a source may have changed; JSON data."""
+    if source == "sample":
+        return [source, SAMPLE_DOCUMENTS]
+    if source.startswith("tfds:"):
+        return source
+    files = [p.stat() for p in source_files(source)]
+    return [source, [(s.st_size, s.st_mtime_ns) for s in files]]
+
+
+def documents(source: str, text_field: str, bad: BadLines) -> Iterator[str]:
+    """The documents of a source, in order.
+
+    Args:
+      source: "sample", tfds:NAME or tfds:DIRECTORY, hf:OWNER/NAME:GLOB, a file, directory or glob.
+      text_field: field that holds the text, in records that have fields.
+      bad: told of every line that cannot be read.
+
+    Raises:
+      UserError: nothing is there, or nothing that can be read.
+    """
+    if source == "sample":
+        yield from sample_documents(SAMPLE_DOCUMENTS)
+    elif source.startswith("tfds:"):
+        yield from _tfds_documents(source.removeprefix("tfds:"), text_field)
+    else:
+        for path in source_files(source):
+            yield from file_documents(path, text_field, bad)
+
+
+def source_files(source: str) -> list[Path]:
+    """The files a source names, sorted; those of the Hub are downloaded first.
+
+    Raises:
+      UserError: none, one is empty, or one has an unknown suffix.
+    """
+    if source.startswith("hf:"):
+        return _hub_files(source)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file() and _kind(p))
+    else:
+        files = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
+    if not files:
+        raise UserError(
+            f"data.source {source}: no such file, directory or glob. Give .txt, .jsonl (also .gz, "
+            ".xz, .zst) or .parquet files, or 'sample'."
+        )
+    for f in files:
+        if not _kind(f):
+            raise UserError(
+                f"{f}: unknown suffix. Known are {', '.join(SUFFIXES)}, and for text and JSONL "
+                f"also with {', '.join(COMPRESSIONS)}."
+            )
+        if f.stat().st_size == 0:
+            raise UserError(f"{f} is empty. Remove it from data.source.")
+    return files
+
+
+def file_documents(path: Path, text_field: str, bad: BadLines) -> Iterator[str]:
+    """The documents of one file; in .txt they are separated by blank lines."""
+    kind = _kind(path)
+    if kind == ".parquet":
+        yield from _parquet_documents(path, text_field)
+    elif kind == ".jsonl":
+        for where, line in _lines(path, bad):
+            if line.strip():
+                yield from _json_document(where, line, text_field, bad)
+    else:
+        block: list[str] = []
+        for _, line in _lines(path, bad):
+            if line.strip():
+                block.append(line)
+            elif block:
+                yield "\n".join(block)
+                block = []
+        if block:
+            yield "\n".join(block)
+
+
+def is_text(path: Path) -> bool:
+    """Whether documents are separated by blank lines."""
+    return _kind(path) == ".txt"
+
+
+def open_binary(path: Path) -> BinaryIO:
+    """A file's bytes, decompressed by its suffix."""
+    if path.suffix == ".zst":
+        import zstandard
+
+        return io.BufferedReader(zstandard.open(path, "rb"))  # type: ignore[arg-type]
+    return {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}.get(path.suffix, open)(path, "rb")
+
+
+def _kind(path: Path) -> str | None:
+    suffix = Path(path.stem).suffix if path.suffix in COMPRESSIONS else path.suffix
+    known = suffix in SUFFIXES and (suffix != ".parquet" or path.suffix == suffix)
+    return suffix if known else None
+
+
+def _lines(path, bad):
+    try:
+        with open_binary(path) as f:
+            for n, raw in enumerate(f, 1):
+                try:
+                    yield f"{path}:{n}", raw.decode().rstrip("\r\n")
+                except UnicodeDecodeError as e:
+                    bad.add(f"{path}:{n}", f"not UTF-8 (byte {e.start + 1} of the line)")
+    except (OSError, EOFError, lzma.LZMAError) as e:
+        raise UserError(f"{path}: cannot be read ({e}).") from None
+    except Exception as e:
+        if type(e).__module__ == "zstd":  # zstandard is imported only where it is needed
+            raise UserError(f"{path}: cannot be read ({e}).") from None
+        raise
+
+
+def _json_document(where, line, text_field, bad):
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as e:
+        bad.add(where, f"not JSON ({e.msg})")
+        return
+    if not isinstance(record, dict) or not isinstance(record.get(text_field), str):
+        bad.add(where, f"no string field {text_field!r} (--data.text-field)")
+    else:
+        yield record[text_field]
+
+
+def _parquet_documents(path, text_field):
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+    except pyarrow.ArrowInvalid as e:
+        raise UserError(f"{path}: not a Parquet file ({e}).") from None
+    if text_field not in file.schema_arrow.names:
+        raise UserError(
+            f"{path} has no column {text_field!r}; it has {', '.join(file.schema_arrow.names)}. "
+            "Name one by --data.text-field."
+        )
+    for batch in file.iter_batches(batch_size=512, columns=[text_field]):
+        yield from (t for t in batch.column(0).to_pylist() if t)
+
+
+def _tfds_documents(name, text_field):
+    import tensorflow_datasets as tfds
+
+    try:
+        if Path(name).expanduser().is_dir():
+            builder = tfds.builder_from_directory(str(Path(name).expanduser()))
+        else:
+            builder = tfds.builder(name)
+        data = builder.as_data_source("train")
+    except Exception as e:  # TFDS raises whatever its builder does
+        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise UserError(
+            f"tfds:{name} cannot be read here ({reason}). Build it once where TensorFlow is: "
+            "python -m venv tf && tf/bin/pip install tensorflow tensorflow-datasets apache-beam && "
+            f"tf/bin/tfds build {name} --file_format=array_record, then give tfds:DIRECTORY."
+        ) from None
+    for record in data:
+        if text_field not in record:
+            raise UserError(
+                f"tfds:{name} has no field {text_field!r}; it has {', '.join(record)}. Name one by "
+                "--data.text-field."
+            )
+        value = record[text_field]
+        yield value.decode() if isinstance(value, bytes) else value
+
+
+def _hub_files(source):
+    from huggingface_hub import snapshot_download
+
+    _, repository, pattern = source.split(":", 2)
+    try:
+        folder = snapshot_download(repository, repo_type="dataset", allow_patterns=pattern)
+    except Exception as e:  # the Hub's client raises many kinds where it cannot be reached
+        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
+        raise UserError(
+            f"{source}: the Hugging Face Hub cannot be reached, or has no such dataset ({reason}). "
+            "Train on your own files with --data.source FILES, or on the built-in sample with "
+            "--data.source sample."
+        ) from None
+    files = sorted(Path(folder).glob(pattern))
+    if not files:
+        raise UserError(f"{source}: the dataset has no file that matches {pattern}.")
+    return files

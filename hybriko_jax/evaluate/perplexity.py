@@ -1,0 +1,161 @@
+"""How well a model predicts a text: nats per token and bits per byte, exact over the whole text."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hybriko_jax.config import TrainConfig
+from hybriko_jax.data.batch import Batch
+from hybriko_jax.data.packing import plan_epoch
+from hybriko_jax.data.sources import BadLines, file_documents, is_text, open_binary, source_files
+from hybriko_jax.errors import UserError
+from hybriko_jax.models import init_state, make_room
+from hybriko_jax.tokenizer import Tokenizer
+from hybriko_jax.training.step import eval_step
+
+ROW = 2048  # tokens of a packed row, at most
+ROWS = 4  # rows evaluated at a time
+
+
+@dataclass(frozen=True)
+class Perplexity:
+    """Sums over a text."""
+
+    documents: int
+    tokens: int
+    bytes: int
+    """UTF-8 bytes of the text."""
+    nats: float
+
+    @property
+    def nats_per_token(self) -> float:
+        return self.nats / self.tokens
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / math.log(2) / self.bytes
+
+
+def whole_documents(source: str, text_field: str, bad: BadLines) -> Iterator[str]:
+    """Documents of files, such that those of a .txt file, put together, are the file.
+
+    A document of a .txt file ends with the blank lines after it. Records of other formats give
+    their text field.
+
+    Raises:
+      UserError: no such file, or a .txt file is not UTF-8.
+    """
+    for path in source_files(source):
+        if is_text(path):
+            yield from _with_blank_lines(path)
+        else:
+            yield from file_documents(path, text_field, bad)
+
+
+def perplexity(
+    model: nn.Module, params: Any, tokenizer: Tokenizer, documents: Iterable[str]
+) -> Perplexity:
+    """Evaluates every token of every document, each from a start token on.
+
+    Documents of up to a row's length are packed; longer ones run in pieces that hand their state
+    on, attention seeing the last config.window tokens.
+
+    Raises:
+      UserError: there is no text.
+    """
+    texts = list(documents)
+    ids = [np.array([tokenizer.bos_id, *i], np.int32) for i in tokenizer.encode_batch(texts)]
+    ids = [i for i in ids if len(i) > 1]
+    if not ids:
+        raise UserError("There is no text to evaluate: every document is empty.")
+    row = min(model.config.max_seq_len, ROW)
+    short = [i for i in ids if len(i) <= row]
+    nats = _packed_nats(model, params, short, row) if short else 0.0
+    nats += sum(_long_nats(model, params, i, row) for i in ids if len(i) > row)
+    return Perplexity(
+        documents=len(texts),
+        tokens=sum(len(i) - 1 for i in ids),
+        bytes=sum(len(t.encode()) for t in texts),
+        nats=nats,
+    )
+
+
+def _packed_nats(model, params, ids, row):
+    lengths = np.array([len(i) for i in ids])
+    row = min(row, -(-int(lengths.max()) // 128) * 128)
+    plan = plan_epoch(lengths, np.zeros(len(ids), int), (), row, seed=0, epoch=0)
+    step = jax.jit(functools.partial(eval_step, model=model, config=TrainConfig()))
+    total = 0.0
+    for first in range(0, plan.n_rows, ROWS):
+        tokens_BL = np.zeros((ROWS, row), np.int32)
+        positions_BL = np.zeros((ROWS, row), np.int32)
+        for b, r in enumerate(range(first, min(first + ROWS, plan.n_rows))):
+            at = 0
+            for document in plan.document_P[plan.first_R[r] : plan.first_R[r + 1]]:
+                n = lengths[document]
+                tokens_BL[b, at : at + n] = ids[document]
+                positions_BL[b, at : at + n] = np.arange(n)
+                at += n
+        nats, _ = step(params, Batch(tokens_BL, positions_BL, positions_BL > 0))
+        total += float(nats)
+    return total
+
+
+def _long_nats(model, params, ids, row):
+    config = model.config
+    state = init_state(config, batch=1, capacity=config.window + row)
+    total = 0.0
+    for begin in range(0, len(ids) - 1, row):
+        inputs_L, targets_L = ids[:-1][begin : begin + row], ids[1:][begin : begin + row]
+        pad = (0, row - len(inputs_L))  # only the last piece is short: its padding harms nothing
+        nats, state = _piece_nats(
+            model,
+            params,
+            np.pad(inputs_L, pad)[None],
+            np.pad(targets_L, pad)[None],
+            np.pad(np.arange(begin, begin + len(inputs_L), dtype=np.int32), pad)[None],
+            np.arange(row)[None] < len(inputs_L),
+            make_room(state, row),
+        )
+        total += float(nats)
+    return total
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _piece_nats(model, params, inputs_BL, targets_BL, positions_BL, mask_BL, state):
+    logits_BLV, state = model.apply({"params": params}, inputs_BL, positions_BL, state)
+    log_p_BLV = jax.nn.log_softmax(logits_BLV)
+    nats_BL = -jnp.take_along_axis(log_p_BLV, targets_BL[..., None], axis=-1)[..., 0]
+    return jnp.sum(nats_BL * mask_BL), state
+
+
+def _with_blank_lines(path: Path) -> Iterator[str]:
+    document: list[str] = []
+    ended = False
+    with open_binary(path) as f:
+        for n, raw in enumerate(f, 1):
+            try:
+                line = raw.decode()
+            except UnicodeDecodeError as e:
+                raise UserError(
+                    f"{path}:{n}: not UTF-8 (byte {e.start + 1} of the line), so its bits per byte "
+                    "are not defined. Convert the file to UTF-8."
+                ) from None
+            blank = not line.strip()
+            if ended and not blank:
+                yield "".join(document)
+                document = []
+            document.append(line)
+            ended = blank and bool("".join(document).strip())
+    if document:
+        yield "".join(document)

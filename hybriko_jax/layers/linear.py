@@ -1,0 +1,67 @@
+"""The matrix product of the project, and the dense layer: a 2-D kernel (in, out)."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+def einsum(subscripts: str, x: jax.Array, y: jax.Array, dtype: str) -> jax.Array:
+    """jnp.einsum of two arrays, with operands in `dtype` and a float32 sum.
+
+    The gradient's two products take operands in `dtype` and sum in float32 too, which plain
+    autodiff would not do: it would round the sums to the operands' type, which is less exact, and
+    slow on a CPU.
+
+    Args:
+      subscripts: explicit, "x,y->out"; every letter of an operand stands in the other or in out.
+      dtype: "float32" or "bfloat16".
+
+    Returns:
+      out in float32.
+    """
+    return _forward(subscripts, x, y, dtype)[0]
+
+
+def _product(subscripts, x, y):
+    return jnp.einsum(subscripts, x, y, preferred_element_type=jnp.float32)
+
+
+def _forward(subscripts, x, y, dtype):
+    x, y = x.astype(dtype), y.astype(dtype)
+    return _product(subscripts, x, y), (x, y)
+
+
+def _backward(subscripts, dtype, residuals, g):
+    x, y = residuals
+    g = g.astype(dtype)
+    operands, out = subscripts.split("->")
+    x_axes, y_axes = operands.split(",")
+    dx = _product(f"{out},{y_axes}->{x_axes}", g, y)
+    dy = _product(f"{x_axes},{out}->{y_axes}", x, g)
+    return dx, dy
+
+
+einsum.defvjp(_forward, _backward)
+
+
+class Linear(nn.Module):
+    """y = x @ kernel, without bias."""
+
+    features: int
+    axes: tuple[str, str]
+    dtype: str = "float32"
+    init_scale: float = 1.0
+    """Variance of the kernel's initial values, times the number of inputs."""
+
+    @nn.compact
+    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+        init = nn.initializers.variance_scaling(self.init_scale, "fan_in", "truncated_normal")
+        kernel_DF = self.param(
+            "kernel",
+            nn.with_logical_partitioning(init, self.axes),
+            (x_BLD.shape[-1], self.features),
+        )
+        return einsum("BLD,DF->BLF", x_BLD, kernel_DF, self.dtype)

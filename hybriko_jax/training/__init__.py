@@ -1,0 +1,1 @@
+"""One batch, one loss, one loop."""

@@ -1,0 +1,65 @@
+"""Stopping on request: a signal becomes an exception, but only where nothing can be lost."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+
+class Stopped(BaseException):
+    """Asked to stop by a signal; the state that training had last is whole."""
+
+    def __init__(self, signum: int):
+        super().__init__(signum)
+        self.signum = signum
+
+    @property
+    def exit_code(self) -> int:
+        """128 + signal, as a shell reports it: 143 for SIGTERM, 130 for Ctrl-C."""
+        return 128 + self.signum
+
+
+class StopSignals:
+    """Turns SIGTERM and SIGINT into `Stopped`.
+
+    It is raised at once inside `interruptible`, and elsewhere by the next `check`: in the middle
+    of a step the old state is already given away and the new one not yet at hand.
+    """
+
+    def __init__(self):
+        self._signum: int | None = None
+        self._depth = 0
+
+    def __enter__(self) -> StopSignals:
+        self._previous = {}
+        if threading.current_thread() is threading.main_thread():
+            for s in (signal.SIGTERM, signal.SIGINT):
+                self._previous[s] = signal.signal(s, self._handle)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for s, handler in self._previous.items():
+            signal.signal(s, handler)
+
+    def _handle(self, signum, frame) -> None:
+        if self._signum is not None and signum == signal.SIGINT:
+            raise KeyboardInterrupt  # asked twice: stop without saving
+        self._signum = signum
+        if self._depth:
+            raise Stopped(signum)
+
+    def check(self) -> None:
+        if self._signum is not None:
+            raise Stopped(self._signum)
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """A section that may be left at any point."""
+        self._depth += 1
+        try:
+            self.check()
+            yield
+        finally:
+            self._depth -= 1

@@ -1,0 +1,114 @@
+"""One optimizer step and one evaluation step, as pure functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from hybriko_jax.config import TrainConfig
+from hybriko_jax.data.batch import Batch
+from hybriko_jax.sharding import constrain
+from hybriko_jax.training.loss import next_token_loss
+from hybriko_jax.training.state import TrainState
+
+
+def loss_sums(
+    model: nn.Module, params: Any, batch: Batch, config: TrainConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Loss and nats of a batch, summed over the tokens that its mask keeps."""
+    variables = {"params": params}
+    x_BLD, _ = model.apply(variables, batch.tokens_BL, batch.positions_BL, method="hidden")
+    return next_token_loss(
+        x_BLD,
+        model.apply(variables, method="unembedding"),
+        batch.tokens_BL,
+        batch.loss_mask_BL,
+        soft_cap=model.config.logits_soft_cap,
+        z_loss=config.z_loss,
+        chunk=config.loss_chunk,
+        dtype=model.config.dtype,
+    )
+
+
+def target_count(batch: Batch) -> jax.Array:
+    """How many tokens of a batch are predicted; at least 1."""
+    return jnp.maximum(jnp.sum(batch.loss_mask_BL[:, 1:]), 1)
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    *,
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    config: TrainConfig,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """The state after one optimizer step, and what was measured in it.
+
+    A step whose loss or gradient is not finite changes nothing but the counters.
+
+    Returns:
+      The state, and scalars: loss and nats (per kept token, before the update), grad_norm,
+      tokens (kept), skipped and bad_in_a_row.
+    """
+    count = target_count(batch)
+
+    def loss_fn(params, part):
+        loss, nats = loss_sums(model, params, part, config)
+        return loss / count, nats / count
+
+    value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+    if config.accumulation == 1:
+        (loss, nats), grads = value_and_grad(state.params, batch)
+    else:
+
+        def add_part(total, part):
+            part = jax.tree.map(lambda a: constrain(a, "BL"), part)
+            return jax.tree.map(jnp.add, total, value_and_grad(state.params, part)), None
+
+        zero = ((jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, state.params))
+        parts = jax.tree.map(lambda a: _split_rows(a, config.accumulation), batch)
+        ((loss, nats), grads), _ = jax.lax.scan(add_part, zero, parts)
+
+    grad_norm = optax.tree.norm(grads)
+    good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    params, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(good, new, old),
+        (params, opt_state),
+        (state.params, state.opt_state),
+    )
+    bad = 1 - good.astype(jnp.int32)
+    state = TrainState(
+        step=state.step + 1,
+        params=params,
+        opt_state=opt_state,
+        skipped=state.skipped + bad,
+        bad_in_a_row=(state.bad_in_a_row + 1) * bad,
+    )
+    metrics = {
+        "loss": loss,
+        "nats": nats,
+        "grad_norm": grad_norm,
+        "tokens": count,
+        "skipped": state.skipped,
+        "bad_in_a_row": state.bad_in_a_row,
+    }
+    return state, metrics
+
+
+def eval_step(
+    params: Any, batch: Batch, *, model: nn.Module, config: TrainConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Nats of a batch, summed, and how many tokens they are of."""
+    return loss_sums(model, params, batch, config)[1], jnp.sum(batch.loss_mask_BL[:, 1:])
+
+
+def _split_rows(a_BL, parts):
+    # Neighbouring rows go to different parts, so that each part keeps the batch's sharding.
+    return jnp.swapaxes(a_BL.reshape(a_BL.shape[0] // parts, parts, -1), 0, 1)
