@@ -307,7 +307,8 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         for name in value:
             if name not in hints:
                 raise UserError(f"{where} has no field {name!r}.{nearest(name, hints)}")
-        return kind(**{k: _build(hints[k], v, f"{where}.{k}") for k, v in value.items()})
+        make: Any = kind
+        return make(**{k: _build(hints[k], v, f"{where}.{k}") for k, v in value.items()})
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
         return None if value is None else _build(typing.get_args(kind)[0], value, where)

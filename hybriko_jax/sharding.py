@@ -7,6 +7,7 @@ head size, W recurrence width, A width of activations, C taps of the convolution
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -55,23 +56,28 @@ def make_mesh(text: str) -> Mesh:
     )
 
 
-def partition_spec(axes: tuple[str | None, ...] | str) -> PartitionSpec:
+def partition_spec(axes: Sequence[str | None]) -> PartitionSpec:
     """Mesh axes of an array whose axes have these letters, by AXIS_RULES.
 
     Raises:
-      KeyError: a letter is not in AXIS_RULES.
+      ValueError: a letter is not in AXIS_RULES.
     """
-    rules = dict(AXIS_RULES)
-    priority = list(rules)
+    letters = [letter for letter, _ in AXIS_RULES]
+    order = sorted((letters.index(a), i) for i, a in enumerate(axes) if a is not None)
     spec: list[Any] = [None] * len(axes)
     used: set[str] = set()
-    order = sorted((i for i, a in enumerate(axes) if a), key=lambda i: priority.index(axes[i]))
-    for i in order:
-        free = tuple(m for m in rules[axes[i]] if m not in used)
+    for rule, i in order:
+        free = tuple(m for m in AXIS_RULES[rule][1] if m not in used)
         used.update(free)
-        spec[i] = free if len(free) != 1 else free[0]
-        spec[i] = spec[i] or None
+        spec[i] = free[0] if len(free) == 1 else free or None
     return PartitionSpec(*spec)
+
+
+def declare(
+    module: nn.Module, name: str, init: Callable[..., Any], axes: Sequence[str | None], shape: Any
+) -> Any:
+    """A parameter of a module, with the axis letters that its sharding is read from."""
+    return module.param(name, nn.with_logical_partitioning(init, tuple(axes)), shape)
 
 
 def constrain(x: jax.Array, axes: str) -> jax.Array:

@@ -107,7 +107,7 @@ def option(name: str) -> str | None:
 
 
 def parse(
-    cls: type[T], default: T | None = None, command: str = "", arguments: list[str] | None = None
+    cls: type[T], default: Any = None, command: str = "", arguments: list[str] | None = None
 ) -> T:
     """The command line over a default; --help and mistakes end the program."""
     import tyro

@@ -119,6 +119,7 @@ def test_packed_documents_do_not_leak(config):
     apply = functools.partial(logits, model, params, positions=positions_of(11, 12, 7))
     tokens = tokens_of(config, 1, 30)
     before = apply(tokens=tokens)
+    tokens = tokens.copy()  # the call above may not have read it yet
     tokens[:, 11:23] = (tokens[:, 11:23] + 1) % config.vocab_size
     after = apply(tokens=tokens)
     chex.assert_trees_all_equal(before[:, :11], after[:, :11])
@@ -132,6 +133,7 @@ def test_a_future_token_changes_nothing_before_it(config, changed):
     apply = functools.partial(logits, model, params, positions=positions_of(30))
     tokens = tokens_of(config, 1, 30)
     before = apply(tokens=tokens)
+    tokens = tokens.copy()  # the call above may not have read it yet
     tokens[0, changed] = (tokens[0, changed] + 1) % config.vocab_size
     after = apply(tokens=tokens)
     chex.assert_trees_all_equal(before[:, :changed], after[:, :changed])

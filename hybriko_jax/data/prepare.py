@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,10 +47,11 @@ class Split:
     """UTF-8 bytes of all texts."""
 
     @cached_property
-    def _records(self):
+    def _records(self) -> Any:
         import tensorflow_datasets as tfds
 
-        return tfds.builder_from_directory(str(self.directory)).as_data_source(self.name)
+        builder: Any = tfds.builder_from_directory(str(self.directory))
+        return builder.as_data_source(self.name)
 
     def read(self, indices: list[int]) -> list[np.ndarray]:
         """Token ids of the documents with these indices."""
@@ -140,10 +142,11 @@ def load_prepared(directory: Path) -> Prepared:
 
 def _write(data, tokenizer, directory, progress):
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.dataset_info import DatasetIdentity
 
     dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     tokens = tfds.features.Tensor(shape=(None,), dtype=dtype, encoding=tfds.features.Encoding.BYTES)
-    identity = tfds.core.dataset_info.DatasetIdentity(
+    identity = DatasetIdentity(
         name="prepared",
         version=tfds.core.Version("1.0.0"),
         data_dir=str(directory),

@@ -646,7 +646,7 @@ def _calendar(rng: random.Random) -> Slots:
     first = rng.randint(0, 3)
     offsets = (first - rng.randint(3, 9), first, rng.randint(first + 1, 4), first + 7)
     days = [_day(monday + datetime.timedelta(days=offset)) for offset in offsets]
-    slots = dict(zip(("due", "date", "date2", "date3"), days, strict=True))
+    slots: Slots = dict(zip(("due", "date", "date2", "date3"), days, strict=True))
     slots["day"] = f"{rng.choice(WEEKDAYS)}요일"
     for name, (low, high) in zip("1234", ((18, 21), (22, 24), (26, 30), (32, 36)), strict=True):
         slots[f"t{name}"] = _clock(30 * rng.randint(low, high))

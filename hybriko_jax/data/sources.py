@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+import zstandard
+
 from hybriko_jax.data.sample import sample_documents
 from hybriko_jax.errors import UserError
 
@@ -138,8 +140,6 @@ def is_text(path: Path) -> bool:
 def open_binary(path: Path) -> BinaryIO:
     """A file's bytes, decompressed by its suffix."""
     if path.suffix == ".zst":
-        import zstandard
-
         return io.BufferedReader(zstandard.open(path, "rb"))  # type: ignore[arg-type]
     return {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}.get(path.suffix, open)(path, "rb")
 
@@ -158,12 +158,8 @@ def _lines(path, bad):
                     yield f"{path}:{n}", raw.decode().rstrip("\r\n")
                 except UnicodeDecodeError as e:
                     bad.add(f"{path}:{n}", f"not UTF-8 (byte {e.start + 1} of the line)")
-    except (OSError, EOFError, lzma.LZMAError) as e:
+    except (OSError, EOFError, lzma.LZMAError, zstandard.ZstdError) as e:
         raise UserError(f"{path}: cannot be read ({e}).") from None
-    except Exception as e:
-        if type(e).__module__ == "zstd":  # zstandard is imported only where it is needed
-            raise UserError(f"{path}: cannot be read ({e}).") from None
-        raise
 
 
 def _json_document(where, line, text_field, bad):
@@ -199,6 +195,7 @@ def _tfds_documents(name, text_field):
     import tensorflow_datasets as tfds
 
     try:
+        builder: Any
         if Path(name).expanduser().is_dir():
             builder = tfds.builder_from_directory(str(Path(name).expanduser()))
         else:

@@ -102,7 +102,7 @@ def _packed_nats(model, params, ids, row):
         for b, r in enumerate(range(first, min(first + ROWS, plan.n_rows))):
             at = 0
             for document in plan.document_P[plan.first_R[r] : plan.first_R[r + 1]]:
-                n = lengths[document]
+                n = len(ids[document])
                 tokens_BL[b, at : at + n] = ids[document]
                 positions_BL[b, at : at + n] = np.arange(n)
                 at += n

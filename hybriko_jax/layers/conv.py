@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hybriko_jax.sharding import declare
+
 
 class TemporalConv(nn.Module):
     """y_t = sum_c kernel_c x_{t-c}, never reaching across a document's start.
@@ -20,9 +22,7 @@ class TemporalConv(nn.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """Args: before_BCW holds the C - 1 inputs before x. Returns y_BLW and the last C - 1."""
         init = nn.initializers.normal(self.width**-0.5)
-        kernel_CW = self.param(
-            "kernel", nn.with_logical_partitioning(init, ("C", "W")), (self.width, x_BLW.shape[-1])
-        )
+        kernel_CW = declare(self, "kernel", init, ("C", "W"), (self.width, x_BLW.shape[-1]))
         length, past = x_BLW.shape[1], self.width - 1
         x_BXW = jnp.concatenate([before_BCW, x_BLW], axis=1)
         y_BLW = jnp.zeros_like(x_BLW)

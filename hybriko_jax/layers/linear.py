@@ -1,13 +1,15 @@
 """The matrix product of the project, and the dense layer: a 2-D kernel (in, out)."""
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hybriko_jax.sharding import declare
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+
 def einsum(subscripts: str, x: jax.Array, y: jax.Array, dtype: str) -> jax.Array:
     """jnp.einsum of two arrays, with operands in `dtype` and a float32 sum.
 
@@ -22,6 +24,11 @@ def einsum(subscripts: str, x: jax.Array, y: jax.Array, dtype: str) -> jax.Array
     Returns:
       out in float32.
     """
+    return _einsum(subscripts, x, y, dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3))
+def _einsum(subscripts, x, y, dtype) -> Any:
     return _forward(subscripts, x, y, dtype)[0]
 
 
@@ -44,7 +51,7 @@ def _backward(subscripts, dtype, residuals, g):
     return dx, dy
 
 
-einsum.defvjp(_forward, _backward)
+_einsum.defvjp(_forward, _backward)
 
 
 class Linear(nn.Module):
@@ -59,9 +66,5 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
         init = nn.initializers.variance_scaling(self.init_scale, "fan_in", "truncated_normal")
-        kernel_DF = self.param(
-            "kernel",
-            nn.with_logical_partitioning(init, self.axes),
-            (x_BLD.shape[-1], self.features),
-        )
+        kernel_DF = declare(self, "kernel", init, self.axes, (x_BLD.shape[-1], self.features))
         return einsum("BLD,DF->BLF", x_BLD, kernel_DF, self.dtype)

@@ -4,6 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hybriko_jax.sharding import declare
+
 
 class RMSNorm(nn.Module):
     """x / rms(x) * scale, in float32. Source: arXiv:1910.07467."""
@@ -12,8 +14,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
-        init = nn.with_logical_partitioning(nn.initializers.ones_init(), (None,))
-        scale_D = self.param("scale", init, (x_BLD.shape[-1],))
+        scale_D = declare(self, "scale", nn.initializers.ones, (None,), (x_BLD.shape[-1],))
         x_BLD = x_BLD.astype(jnp.float32)
         mean_square_BL1 = jnp.mean(jnp.square(x_BLD), axis=-1, keepdims=True)
         return x_BLD * jax.lax.rsqrt(mean_square_BL1 + self.eps) * scale_D

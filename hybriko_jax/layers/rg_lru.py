@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from hybriko_jax.layers.linear import Linear
+from hybriko_jax.sharding import declare
 
 C = 8.0  # a_t = a^(C r_t)
 
@@ -58,11 +60,15 @@ def _sqrt(x):
     return x * jax.lax.rsqrt(jnp.maximum(x, 1e-12))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def linear_recurrence(
     a_BLW: jax.Array, b_BLW: jax.Array, h0_BW: jax.Array, recurrence: str = "auto"
 ) -> jax.Array:
     """h_t = a_t h_{t-1} + b_t over axis 1. All float32; see `rg_lru` for `recurrence`."""
+    return _recurrence(a_BLW, b_BLW, h0_BW, recurrence)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _recurrence(a_BLW, b_BLW, h0_BW, recurrence) -> Any:
     return _forward(a_BLW, b_BLW, h0_BW, recurrence)[0]
 
 
@@ -76,10 +82,10 @@ def _backward(recurrence, residuals, g_BLW):
     return _by_platform(recurrence, _loop_backward, _associative_backward)(*residuals, g_BLW)
 
 
-linear_recurrence.defvjp(_forward, _backward)
+_recurrence.defvjp(_forward, _backward)
 
 
-def _by_platform(recurrence, loop, associative):
+def _by_platform(recurrence, loop, associative) -> Any:
     if recurrence != "auto":
         return {"loop": loop, "associative": associative}[recurrence]
     # Decided for the platform compiled for: a CPU host also compiles for GPUs. A step of the loop
@@ -147,6 +153,5 @@ class RGLRU(nn.Module):
         width = x_BLW.shape[-1]
         r_BLW = jax.nn.sigmoid(Linear(width, ("U", "W"), self.dtype, name="recurrence_gate")(x_BLW))
         i_BLW = jax.nn.sigmoid(Linear(width, ("U", "W"), self.dtype, name="input_gate")(x_BLW))
-        init = nn.with_logical_partitioning(init_lambda, ("W",))
-        lambda_W = self.param("lambda", init, (width,))
+        lambda_W = declare(self, "lambda", init_lambda, ("W",), (width,))
         return rg_lru(x_BLW, r_BLW, i_BLW, lambda_W, starts_BL, h0_BW, self.recurrence)

@@ -18,7 +18,7 @@ from hybriko_jax.layers.conv import TemporalConv
 from hybriko_jax.layers.linear import Linear, einsum
 from hybriko_jax.layers.norm import RMSNorm
 from hybriko_jax.layers.rg_lru import RGLRU
-from hybriko_jax.sharding import constrain
+from hybriko_jax.sharding import constrain, declare
 
 
 @flax.struct.dataclass
@@ -132,10 +132,10 @@ class HybriKo(nn.Module):
 
     def setup(self):
         c = self.config
-        init = nn.with_logical_partitioning(nn.initializers.normal(0.02), ("V", "D"))
-        self.embedding_VD = self.param("embedding", init, (c.vocab_size, c.d_model))
+        init, shape = nn.initializers.normal(0.02), (c.vocab_size, c.d_model)
+        self.embedding_VD = declare(self, "embedding", init, "VD", shape)
         if not c.tie_embeddings:
-            self.head_VD = self.param("head", init, (c.vocab_size, c.d_model))
+            self.head_VD = declare(self, "head", init, "VD", shape)
         block = nn.remat(Block) if c.remat else Block
         self.layers = [block(c, kind) for kind in c.layer_types]
         self.norm = RMSNorm(c.norm_eps)

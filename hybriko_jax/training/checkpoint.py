@@ -8,14 +8,18 @@ when all of it is written, the manifest included.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
@@ -39,7 +43,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path, keep_last: int = 2):
         self.directory = Path(directory).absolute()
-        logging.getLogger("absl").addFilter(_without_traceback)
+        _silence_repeated_errors()
         policies = checkpoint_managers
         self._manager = ocp.CheckpointManager(
             self.directory,
@@ -134,7 +138,8 @@ class Checkpoints:
         return None
 
     def _need_same_model(self, step: int, abstract: TrainState) -> None:
-        saved = ocp.StandardCheckpointHandler().metadata(self.directory / str(step) / "params")
+        directory: Any = self.directory / str(step) / "params"
+        saved = ocp.StandardCheckpointHandler().metadata(directory)
         if fault := shape_difference(saved, abstract.params):
             raise UserError(
                 f"Checkpoint {step} in {self.directory} is of another model: {fault}. Give the "
@@ -202,8 +207,13 @@ def restore_params(directory: Path, abstract_params: Any = None) -> Any:
     """
     if fault := damage(directory):
         raise UserError(f"{directory} is refused: {fault}. Give another checkpoint.")
+    path: Any = (directory / "params").absolute()
+    if abstract_params is None:
+        # Without a target, Orbax wants the devices that the checkpoint was saved on.
+        saved = ocp.StandardCheckpointHandler().metadata(path)
+        abstract_params = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), saved)
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore((directory / "params").absolute(), abstract_params)
+        return checkpointer.restore(path, abstract_params)
 
 
 def shape_difference(old: Any, new: Any) -> str | None:
@@ -233,9 +243,22 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     }
 
 
+@functools.cache
+def _silence_repeated_errors() -> None:
+    # What Orbax cannot write it raises, and that error is shown. It also prints a traceback in
+    # every thread that the error passes, and one for every array that was under way.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_without_traceback)
+    sys.unraisablehook = functools.partial(_unraisable, sys.unraisablehook)
+
+
 def _without_traceback(record: logging.LogRecord) -> bool:
-    # Orbax logs the traceback of an error in every thread that it passes, and raises it as well.
     return not record.exc_info
+
+
+def _unraisable(otherwise: Callable[[Any], Any], unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+        otherwise(unraisable)
 
 
 def _digests(directory: Path) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,7 +21,7 @@ def description(config: RunConfig, model: nn.Module, mesh: Mesh) -> str:
     tx = make_optimizer(config.optimizer, config.train.steps)
     with jax.set_mesh(mesh):
         abstract, _ = abstract_state(model, tx, config.train.seed, mesh)
-        memory = compile_step(model, tx, config, abstract, mesh).memory_analysis()
+        memory: Any = compile_step(model, tx, config, abstract, mesh).memory_analysis()
     flops = matmul_flops_per_token(config.model, config.train.seq_len)
     peak = (
         memory.argument_size_in_bytes

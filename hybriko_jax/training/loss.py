@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +48,7 @@ def next_token_loss(
 # The gradient is formed in the forward pass, while a chunk's logits are at hand: they are then
 # never kept for the backward pass nor computed twice.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _cross_entropy(static, x_BLD, kernel_VD, targets_BL, weights_BL):
+def _cross_entropy(static, x_BLD, kernel_VD, targets_BL, weights_BL) -> Any:
     sums, _ = _over_chunks(static, False, x_BLD, kernel_VD, targets_BL, weights_BL)
     return sums
 
@@ -81,30 +82,24 @@ def _over_chunks(static, with_gradient, x_BLD, kernel_VD, targets_BL, weights_BL
     xs = (chunks(x_BLD.astype(dtype)), chunks(targets_BL), chunks(weights_BL))
     kernel_VD = kernel_VD.astype(dtype)
 
-    def step(carry, x):
+    def step(carry, x) -> Any:
         sums, dkernel_SVD = carry
         chunk_sums, dx_SBCD, chunk_dkernel_SVD = _chunk(static, with_gradient, kernel_VD, *x)
         if with_gradient:
             dkernel_SVD = constrain(dkernel_SVD + chunk_dkernel_SVD, "BVA")
         return (jax.tree.map(jnp.add, sums, chunk_sums), dkernel_SVD), dx_SBCD
 
-    if xs[0].shape[0] == 1:  # nothing to accumulate
-        sums, dx_SBCD, dkernel_SVD = _chunk(
-            static, with_gradient, kernel_VD, *jax.tree.map(lambda a: a[0], xs)
-        )
-        dx_NSBCD = dx_SBCD[None] if with_gradient else None
-    else:
-        zero_SVD = jnp.zeros((S, *kernel_VD.shape)) if with_gradient else None
-        (sums, dkernel_SVD), dx_NSBCD = jax.lax.scan(
-            step, ((jnp.float32(0), jnp.float32(0)), zero_SVD), xs
-        )
+    dkernel_SVD: Any = jnp.zeros((S, *kernel_VD.shape)) if with_gradient else None
+    dx_NSBCD: Any
+    zero = (jnp.float32(0), jnp.float32(0))
+    (sums, dkernel_SVD), dx_NSBCD = jax.lax.scan(step, (zero, dkernel_SVD), xs)
     if not with_gradient:
         return sums, None
     dx_BLD = jnp.moveaxis(dx_NSBCD, 0, 2).reshape(B, L + pad, D)[:, :L]
     return sums, (dx_BLD, dkernel_SVD.sum(axis=0))
 
 
-def _chunk(static, with_gradient, kernel_VD, x_SBCD, targets_SBC, weights_SBC):
+def _chunk(static, with_gradient, kernel_VD, x_SBCD, targets_SBC, weights_SBC) -> Any:
     soft_cap, z_loss, _, dtype = static
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     logits_SBCV = product("SBCD,VD->SBCV", x_SBCD, kernel_VD)

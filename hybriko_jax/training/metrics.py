@@ -116,6 +116,7 @@ def plot_losses(records: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     rate_axes = axes.twinx()
+    style: dict[str, Any]
     for name, label, style in (
         ("nats", "training", {"color": "tab:blue", "alpha": 0.7}),
         ("held_out_nats", "held out", {"color": "tab:orange", "marker": "."}),
@@ -138,6 +139,6 @@ def plot_losses(records: list[dict[str, Any]], path: Path) -> None:
 
 
 def _short(value: float) -> str:
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.3e}" if value and abs(value) < 1e-2 else f"{value:,.4g}"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.3e}" if value and abs(value) < 1e-2 else f"{value:.4g}"

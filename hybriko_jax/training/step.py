@@ -22,9 +22,10 @@ def loss_sums(
     """Loss and nats of a batch, summed over the tokens that its mask keeps."""
     variables = {"params": params}
     x_BLD, _ = model.apply(variables, batch.tokens_BL, batch.positions_BL, method="hidden")
+    kernel_VD: Any = model.apply(variables, method="unembedding")
     return next_token_loss(
         x_BLD,
-        model.apply(variables, method="unembedding"),
+        kernel_VD,
         batch.tokens_BL,
         batch.loss_mask_BL,
         soft_cap=model.config.logits_soft_cap,

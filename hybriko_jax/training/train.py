@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import math
@@ -80,7 +81,7 @@ def train(
                     f"The weights to start from are of another model: {fault}. Give that model's "
                     "own config."
                 )
-            state = state.replace(params=_place(init_params, abstract.params))
+            state = dataclasses.replace(state, params=_place(init_params, abstract.params))
         step, row = int(state.step), progress["row"]
         metrics = Metrics(workdir, c.steps, step, enabled=is_main)
         if restored:
@@ -125,14 +126,14 @@ def train(
                     jax.profiler.stop_trace()
                     profiling = False
                 if due(c.log_every) or len(pending) == c.max_bad_steps:
-                    values = jax.device_get(pending)
+                    values = jax.tree.map(float, pending)
                     _abort_if_diverged(values, step, c.max_bad_steps)
                 if due(c.log_every):
                     seconds = (time.monotonic() - since) / len(pending)
                     speed = config.tokens_per_step / seconds
                     record = {
                         "nats": _mean_finite([v["nats"] for v in values]),
-                        "grad_norm": float(values[-1]["grad_norm"]),
+                        "grad_norm": values[-1]["grad_norm"],
                         "learning_rate": float(rate(step - 1)),
                         "tokens": row * c.seq_len,
                         "tokens_per_second": speed,
@@ -223,7 +224,7 @@ def _place(params, abstract_params):
 
 
 def _mean_finite(values):
-    finite = [float(v) for v in values if math.isfinite(v)]
+    finite = [v for v in values if math.isfinite(v)]
     return sum(finite) / len(finite) if finite else math.nan
 
 

@@ -1,0 +1,469 @@
+"""Time a train step, the recurrence and the input pipeline: python -m launch.benchmark all.
+
+    python -m launch.benchmark train-step --peer --peer-griffin --json step.json
+    python -m launch.benchmark recurrence
+    python -m launch.benchmark data --data-source FILES
+
+The sides of a comparison take turns, A B A B ..., and while one runs the others sleep, so that
+whatever else the machine does falls on all alike; medians are compared. The peers are models of
+transformers in eager PyTorch with as many parameters as ours, in processes that inherit the
+environment, thus the memory allocator. They neither clip gradients nor check that these are
+finite, and know no packed documents; our step does all that a training run does.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import math
+import multiprocessing
+import os
+import platform
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+
+from hybriko_jax.config import DataConfig, HybriKoConfig, TokenizerConfig
+from hybriko_jax.errors import UserError
+from launch import common
+
+DTYPES = ("float32", "bfloat16")
+WARM_UP = 2  # rounds
+
+Side = Callable[[], float]
+"""Takes one sample: seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Time the project on this machine; the sides of a comparison take turns."""
+
+    what: tyro.conf.Positional[Literal["train-step", "recurrence", "data", "all"]]
+    config: str = "hybriko_117m"
+    """A name in configs/: the model of the train step."""
+    batch: int = 2
+    """B, rows of a train step."""
+    seq_len: int = 512
+    """L, tokens of a row of a train step."""
+    repeats: int = 7
+    """Samples of every side, after the warm-up."""
+    peer: bool = False
+    """Also time Llama of transformers, in PyTorch."""
+    peer_griffin: bool = False
+    """Also time RecurrentGemma of transformers, in PyTorch; slow."""
+    lengths: tuple[int, ...] = (512, 2048, 8192)
+    """T of the recurrence."""
+    data_source: tuple[str, ...] = ("sample",)
+    """What the input pipeline reads, as --data.source of launch.pretrain."""
+    json: Path | None = None
+    """Also write every sample, the machine and the command to this file."""
+
+    def __post_init__(self):
+        if min(self.repeats, self.batch, self.seq_len - 1, *self.lengths) < 1:
+            raise UserError("--repeats, --batch and --lengths must be 1 or more, --seq-len 2.")
+        if self.peer or self.peer_griffin:
+            if common.accelerator():
+                raise UserError("The peers run on the CPU only. Set JAX_PLATFORMS=cpu to compare.")
+            if not (find_spec("torch") and find_spec("transformers")):
+                raise UserError("The peers need PyTorch: pip install torch transformers.")
+
+
+def main() -> None:
+    if not common.accelerator():
+        common.prepare_cpu(1)
+    arguments = common.parse(Arguments, command="launch.benchmark")
+    command = shlex.join(["python", "-m", "launch.benchmark", *sys.argv[1:]])
+    report: dict[str, Any] = {"command": command, "machine": machine()}
+    print(", ".join(f"{name} {value}" for name, value in report["machine"].items() if value))
+    for name in BENCHMARKS if arguments.what == "all" else (arguments.what,):
+        report[name] = BENCHMARKS[name](arguments)
+        if arguments.json:
+            arguments.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+
+
+def machine() -> dict[str, Any]:
+    """The processor, and the versions that timings depend on."""
+    packages = [p for p in ("jax", "jaxlib", "torch", "transformers") if find_spec(p)]
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": models[0] if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "accelerator": common.accelerator(),
+        **{p: importlib.metadata.version(p) for p in packages},
+        "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES"),
+    }
+
+
+def alternate(sides: dict[str, Side], repeats: int) -> tuple[list[dict], dict[str, dict]]:
+    """Samples each side in turn, again and again.
+
+    Returns:
+      All samples in the order they were taken, and the median, min and max of each side.
+    """
+    samples = []
+    for n in range(-WARM_UP, repeats):
+        for name, side in sides.items():
+            sample = {"side": name, "start": time.time(), "seconds": side()}
+            if n >= 0:
+                samples.append(sample)
+    results = {}
+    for name in sides:
+        seconds = [s["seconds"] for s in samples if s["side"] == name]
+        median = statistics.median(seconds)
+        results[name] = {"median": median, "min": min(seconds), "max": max(seconds)}
+    return samples, results
+
+
+def timed(function: Callable[..., Any], *args: Any, calls: int = 1) -> Side:
+    """Calls a JAX function and waits for it: mean seconds of a call."""
+    import jax
+
+    def side():
+        begin = time.perf_counter()
+        for _ in range(calls):
+            jax.block_until_ready(function(*args))
+        return (time.perf_counter() - begin) / calls
+
+    return side
+
+
+def milliseconds(result: dict[str, float]) -> str:
+    median, low, high = (f"{result[k] * 1e3:,.1f}" for k in ("median", "min", "max"))
+    return f"{median} ({low} to {high})"
+
+
+def print_table(title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in rows:
+        table.add_row(*row)
+    print(title)
+    Console(width=max(Console().width, 120)).print(table)
+
+
+# --- train-step ---
+
+
+def benchmark_train_step(arguments: Arguments) -> dict[str, Any]:
+    """A step from loss to update, against the machine's matmul peak and the peers."""
+    from hybriko_jax.training.flops import matmul_flops_per_token
+
+    model, shape = common.load_config(arguments.config).model, (arguments.batch, arguments.seq_len)
+    steps, n_params = our_steps(arguments.config, *shape)
+    facts: dict[str, Any] = {"ours": {"parameters": n_params}}
+    for name, wanted in (("Llama", arguments.peer), ("RecurrentGemma", arguments.peer_griffin)):
+        if wanted:
+            peer_steps, facts[name] = start_peer(name, model, n_params, *shape)
+            steps |= peer_steps
+    # Those of one dtype side by side; then the machine's peak at that time.
+    steps = dict(sorted(steps.items(), key=lambda side: DTYPES.index(side[0].split()[1])))
+    matmuls, matmul_flops = matmul_sides()
+    samples, results = alternate(steps | matmuls, arguments.repeats)
+    peak = {dtype: matmul_flops / results[f"matmul {dtype}"]["min"] for dtype in DTYPES}
+    flops = matmul_flops_per_token(model, arguments.seq_len) * math.prod(shape)
+    rows = []
+    for side in steps:
+        result, (name, dtype) = results[side], side.split()
+        result["tokens_per_second"] = math.prod(shape) / result["median"]
+        if name == "ours":
+            result["mfu"] = flops / result["median"] / peak[dtype]
+        mfu = f"{result['mfu']:.1%}" if "mfu" in result else ""
+        rows.append((side, milliseconds(result), f"{result['tokens_per_second']:,.0f}", mfu))
+    size = f"{shape[0]} x {shape[1]} tokens, {flops / 1e9:,.1f} GFLOP"
+    columns = ("side", "ms: median (min to max)", "tokens/s", "MFU")
+    print_table(f"train step of {arguments.config}, {size}", columns, rows)
+    print("matmul peak: " + ", ".join(f"{d} {p / 1e9:,.0f} GFLOP/s" for d, p in peak.items()))
+    for name, values in facts.items():
+        print(f"{name}: " + ", ".join(f"{k} {v}" for k, v in values.items()))
+    ratios = step_ratios({side: results[side]["median"] for side in steps})
+    for name, ratio in ratios.items():
+        print(f"{name}: {ratio:.2f}x")
+    report = {"models": facts, "flops": flops, "peak_flops": peak, "ratios": ratios}
+    return report | {"results": results, "samples": samples}
+
+
+def step_ratios(median: dict[str, float]) -> dict[str, float]:
+    """How many times as fast ours is."""
+    f32, bf16 = (median[f"ours {dtype}"] for dtype in DTYPES)
+    ratios = {"ours, bfloat16 against float32": f32 / bf16}
+    for name in ("Llama", "RecurrentGemma"):
+        if f"{name} float32" in median:
+            peer = [median[f"{name} {dtype}"] for dtype in DTYPES]
+            ratios[f"float32 against {name}'s float32"] = peer[0] / f32
+            ratios[f"bfloat16 against {name}'s faster dtype"] = min(peer) / bf16
+    return ratios
+
+
+def our_steps(config: str, batch: int, seq_len: int) -> tuple[dict[str, Side], int]:
+    """A side for each dtype, all training one state, and the number of parameters."""
+    import jax
+
+    from hybriko_jax.data.batch import Batch
+    from hybriko_jax.models import build
+    from hybriko_jax.sharding import batch_sharding, make_mesh
+    from hybriko_jax.training.optimizer import make_optimizer
+    from hybriko_jax.training.state import abstract_state, param_count
+    from hybriko_jax.training.train import compile_step
+
+    run = common.load_config(config)
+    train = replace(run.train, batch_size=batch, seq_len=seq_len, accumulation=1)
+    mesh, tx = make_mesh("1"), make_optimizer(run.optimizer, train.steps)
+    rng = np.random.default_rng(0)
+    tokens_BL = rng.integers(4, run.model.vocab_size, (batch, seq_len), np.int32)
+    positions_BL = np.tile(np.arange(seq_len, dtype=np.int32), (batch, 1))
+    data = Batch(tokens_BL, positions_BL, positions_BL > 0)
+    data = jax.device_put(data, batch_sharding(mesh))
+    compiled: dict[str, Any] = {}
+    with jax.set_mesh(mesh):
+        for dtype in DTYPES:
+            run = replace(run, model=replace(run.model, dtype=dtype), train=train)
+            model = build(run.model)
+            abstract, init = abstract_state(model, tx, train.seed, mesh)
+            compiled[dtype] = compile_step(model, tx, run, abstract, mesh)
+        state = init()
+
+    def step(dtype):
+        nonlocal state
+        state, measured = compiled[dtype](state, data)
+        return state, measured
+
+    return {f"ours {d}": timed(step, d) for d in DTYPES}, param_count(state.params)
+
+
+def matmul_sides() -> tuple[dict[str, Side], float]:
+    """The products that MFU is a share of, with float32 sums, and the FLOPs of one."""
+    import jax
+    import jax.numpy as jnp
+
+    m, k, n = (2048, 768, 2304) if jax.default_backend() == "cpu" else (8192, 8192, 8192)
+    dot = jax.jit(lambda x, y: jnp.dot(x, y, preferred_element_type=jnp.float32))
+    sides = {
+        f"matmul {d}": timed(dot, jnp.ones((m, k), d), jnp.ones((k, n), d), calls=8) for d in DTYPES
+    }
+    return sides, 2.0 * m * k * n
+
+
+def start_peer(
+    name: str, model: HybriKoConfig, n_params: int, batch: int, seq_len: int
+) -> tuple[dict[str, Side], dict[str, Any]]:
+    """A model of transformers in a process of its own, which sleeps between two samples.
+
+    Returns:
+      A side for each dtype, and what to know about the model.
+    """
+    # OpenMP's threads would otherwise spin beside the other side while they wait.
+    for variable, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("KMP_BLOCKTIME", "0")):
+        os.environ.setdefault(variable, value)
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    args = (theirs, name, model, n_params, batch, seq_len)
+    spawn.Process(target=serve_peer, args=args, daemon=True).start()
+    theirs.close()
+
+    def ask(question):
+        try:
+            ours.send(question)
+            return ours.recv()
+        except (EOFError, OSError):
+            raise UserError(f"The process of {name} ended; its error is above.") from None
+
+    return {f"{name} {d}": functools.partial(ask, d) for d in DTYPES}, ask("facts")
+
+
+def serve_peer(pipe, name, model, n_params, batch, seq_len) -> None:
+    """Trains a peer: a step for each dtype received, answered with its seconds."""
+    import torch  # type: ignore
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    torch.manual_seed(0)
+    peer, facts = build_peer(name, model, n_params, seq_len)
+    optimizer, facts["AdamW"] = fastest_adamw(list(peer.parameters()))
+    tokens_BL = torch.randint(4, model.vocab_size, (batch, seq_len))
+    pipe.recv()
+    optimizer.zero_grad()
+    policy = os.environ["OMP_WAIT_POLICY"]
+    pipe.send(facts | {"threads": torch.get_num_threads(), "OMP_WAIT_POLICY": policy})
+    while True:
+        try:
+            dtype = pipe.recv()
+        except EOFError:  # the sides are gone
+            return
+        begin = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            loss = peer(input_ids=tokens_BL, labels=tokens_BL, use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        pipe.send(time.perf_counter() - begin)
+
+
+def build_peer(name: str, model: HybriKoConfig, n_params: int, seq_len: int) -> tuple[Any, dict]:
+    """A peer with an MLP so wide, in steps of 16, that it has as many parameters as ours."""
+    import torch  # type: ignore
+    import transformers  # type: ignore
+
+    def build(width):
+        config = getattr(transformers, f"{name}Config")(
+            vocab_size=model.vocab_size,
+            hidden_size=model.d_model,
+            intermediate_size=width,
+            num_hidden_layers=model.n_layers,
+            num_attention_heads=model.n_heads,
+            num_key_value_heads=model.n_kv_heads,
+            max_position_embeddings=seq_len,
+            tie_word_embeddings=True,
+            attn_implementation="sdpa",
+        )
+        return getattr(transformers, f"{name}ForCausalLM")(config)
+
+    def count(peer):
+        return sum(p.numel() for p in peer.parameters())
+
+    with torch.device("meta"):
+        one, two = count(build(16)), count(build(32))
+    width = 16 * max(1, 1 + round((n_params - one) / (two - one)))
+    peer = build(width).train()
+    return peer, {"parameters": count(peer), "intermediate_size": width}
+
+
+def fastest_adamw(parameters: list[Any]) -> tuple[Any, str]:
+    """AdamW in the implementation that is faster here, and its name."""
+    import torch  # type: ignore
+
+    for p in parameters:
+        p.grad = torch.zeros_like(p)
+    timings = {}
+    for kind in ("fused", "foreach"):
+        options: dict[str, Any] = {kind: True}
+        optimizer = torch.optim.AdamW(parameters, lr=1e-4, **options)
+        optimizer.step()  # makes the moments
+        begin = time.perf_counter()
+        for _ in range(3):
+            optimizer.step()
+        timings[time.perf_counter() - begin] = optimizer, kind
+    return timings[min(timings)]
+
+
+# --- recurrence ---
+
+
+def benchmark_recurrence(arguments: Arguments) -> dict[str, Any]:
+    """The RG-LRU's recurrence, as a CPU runs it, against a scan that JAX differentiates."""
+    import jax
+    import jax.numpy as jnp
+
+    from hybriko_jax.layers.rg_lru import linear_recurrence
+
+    def loop(a_BLW, b_BLW, h0_BW):
+        return linear_recurrence(a_BLW, b_BLW, h0_BW, "loop")
+
+    def both(recurrence, a_BLW, b_BLW, h0_BW, g_BLW):
+        h_BLW, backward = jax.vjp(recurrence, a_BLW, b_BLW, h0_BW)
+        return h_BLW, backward(g_BLW)
+
+    B, W = 4, 768
+    report, rows = {}, []
+    for T in arguments.lengths:
+        keys = jax.random.split(jax.random.key(0), 3)
+        a_BLW = jax.random.uniform(keys[0], (B, T, W), minval=0.9, maxval=0.999)
+        b_BLW, g_BLW = (jax.random.normal(k, (B, T, W)) for k in keys[1:])
+        args, calls = (a_BLW, b_BLW, jnp.zeros((B, W))), max(1, 8192 // T)
+        sides, temp = {}, {}
+        for name, recurrence in (("scan", scan), ("ours", loop)):
+            compiled = jax.jit(both, static_argnums=0).lower(recurrence, *args, g_BLW).compile()
+            temp[name] = compiled.memory_analysis().temp_size_in_bytes  # type: ignore
+            sides[f"forward {name}"] = timed(jax.jit(recurrence), *args, calls=calls)
+            sides[f"both {name}"] = timed(compiled, *args, g_BLW, calls=calls)
+        samples, results = alternate(dict(sorted(sides.items())), arguments.repeats)
+        ratios = {"temp_bytes": temp["ours"] / max(temp["scan"], 1)}
+        for what in ("forward", "both"):
+            theirs, ours = results[f"{what} scan"], results[f"{what} ours"]
+            ratios[what] = theirs["median"] / ours["median"]
+            times = (milliseconds(theirs), milliseconds(ours), f"{ratios[what]:.2f}x")
+            memory = tuple(f"{temp[n] / 1e6:,.2f}" for n in ("scan", "ours"))
+            rows.append((f"{what}, T={T}", *times, *(memory if what == "both" else ())))
+        report[f"T={T}"] = {"ratios": ratios, "temp_bytes": temp, "results": results}
+        report[f"T={T}"]["samples"] = samples
+    columns = ("forward, or both", "associative_scan", "ours", "ratio", "scan, temp MB", "ours")
+    print_table(f"recurrence, B={B}, W={W}, ms: median (min to max)", columns, rows)
+    return report
+
+
+def scan(a_BLW, b_BLW, h0_BW):
+    """The recurrence as one would first write it."""
+    import jax
+
+    def combine(left, right):
+        (a_l, h_l), (a_r, h_r) = left, right
+        return a_l * a_r, a_r * h_l + h_r
+
+    b_BLW = b_BLW.at[:, 0].add(a_BLW[:, 0] * h0_BW)
+    return jax.lax.associative_scan(combine, (a_BLW, b_BLW), axis=1)[1]
+
+
+# --- data ---
+
+
+def benchmark_data(arguments: Arguments) -> dict[str, Any]:
+    """Packed batches from a prepared dataset as the trainer reads them, in windows of a second."""
+    from hybriko_jax.data.loader import Rows, batches
+    from hybriko_jax.data.packing import plan_epoch
+    from hybriko_jax.data.prepare import prepare, train_tokenizer
+    from hybriko_jax.sharding import make_mesh
+
+    B, L = 64, 512
+    config = DataConfig(source=arguments.data_source, held_out=0.02)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
+        with common.progress_line() as progress:
+            tokenizer = train_tokenizer(config, TokenizerConfig(train_megabytes=4), 2000, progress)
+            split = prepare(config, tokenizer, Path(directory), progress).train
+        rows = Rows(split, (), L, 0, tokenizer.pad_id)
+        stream = batches(rows, B, make_mesh("1"))
+
+        def batch():
+            begin, n = time.perf_counter(), 0
+            while time.perf_counter() - begin < 1:
+                next(stream)
+                n += 1
+            return (time.perf_counter() - begin) / n
+
+        plan = timed(plan_epoch, split.length_N, split.source_N, (), L, 0, 0)
+        samples, results = alternate({"plan of an epoch": plan}, arguments.repeats)
+        # Not in turn with the plan: a batch that was read ahead meanwhile would cost nothing.
+        more, batch_result = alternate({f"batch of {B} rows": batch}, arguments.repeats)
+    n_tokens, fill = int(split.length_N.sum()), rows.plan(0).fill(L)
+    result = results[f"batch of {B} rows"] = batch_result[f"batch of {B} rows"]
+    speed = {"median": fill * B * L / result["median"], "best": fill * B * L / result["min"]}
+    size = f"{len(split.length_N):,} documents, {n_tokens:,} tokens"
+    table = [(side, milliseconds(result)) for side, result in results.items()]
+    print_table(f"data, {size}, rows of {L}", ("side", "ms: median (min to max)"), table)
+    print(f"fill {fill:.2%}, tokens/s: median {speed['median']:,.0f}, best {speed['best']:,.0f}")
+    report = {"documents": len(split.length_N), "tokens": n_tokens, "fill": fill}
+    return report | {"tokens_per_second": speed, "results": results, "samples": samples + more}
+
+
+BENCHMARKS = {
+    "train-step": benchmark_train_step,
+    "recurrence": benchmark_recurrence,
+    "data": benchmark_data,
+}
+
+if __name__ == "__main__":
+    common.run(main)
