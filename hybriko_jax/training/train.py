@@ -134,7 +134,7 @@ def train(
                     record = {
                         "nats": _mean_finite([v["nats"] for v in values]),
                         "grad_norm": values[-1]["grad_norm"],
-                        "learning_rate": float(rate(step - 1)),
+                        "learning_rate": float(jnp.asarray(rate(step - 1))),
                         "tokens": row * c.seq_len,
                         "tokens_per_second": speed,
                         "step_seconds": seconds,
