@@ -277,7 +277,11 @@ def from_json(cls: type[T], text: str) -> T:
     Raises:
       UserError: a field is unknown (the nearest name is given) or a value is refused.
     """
-    return _build(cls, json.loads(text), cls.__name__)
+    try:
+        values = json.loads(text)
+    except ValueError as e:
+        raise UserError(f"{cls.__name__}: not JSON ({e}).") from None
+    return _build(cls, values, cls.__name__)
 
 
 def nearest(name: str, known: typing.Iterable[str]) -> str:

@@ -2,7 +2,8 @@
 
 Axis letters: B batch, L time, M key time, D model width, V vocabulary, F feed-forward,
 U gate input (a kernel may not name one axis twice), H query heads x head size, G kv heads x
-head size, W recurrence width, A width of activations, C taps of the convolution.
+head size, W recurrence width, A width of activations, X vocabulary in use, C taps of the
+convolution.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from hybriko_jax.errors import UserError
 AXIS_RULES = (
     ("B", ("data", "fsdp")),
     ("V", ("tensor", "fsdp")),  # the embedding is split by rows only
+    ("X", ("tensor",)),  # vocabulary of an embedding in use
     ("D", ("fsdp",)),  # splits weights and optimizer state
     ("U", ("fsdp",)),
     ("H", ("tensor",)),

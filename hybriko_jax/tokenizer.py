@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import sentencepiece as spm
 
 from hybriko_jax.errors import UserError
@@ -31,6 +32,7 @@ class Tokenizer(Protocol):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
     def decode(self, ids: Sequence[int]) -> str: ...
     def control_id(self, symbol: str) -> int: ...
+    def token_bytes(self) -> np.ndarray: ...
     def digest(self) -> str: ...
     def save(self, path: Path) -> None: ...
 
@@ -89,12 +91,25 @@ class SentencePiece:
             raise KeyError(symbol)
         return i
 
+    def token_bytes(self) -> np.ndarray:
+        """UTF-8 bytes that each id spells; 0 for control symbols."""
+        return np.array([self._n_bytes(i) for i in range(self.vocab_size)], np.int32)
+
+    def _n_bytes(self, i: int) -> int:
+        if self._sp.IsByte(i):
+            return 1
+        if self._sp.IsControl(i) or self._sp.IsUnknown(i):
+            return 0
+        return len(self._sp.IdToPiece(i).replace(SPACE, " ").encode())
+
     def digest(self) -> str:
         """Short hash of the model: equal digests tokenize equally."""
         return hashlib.sha256(self._model).hexdigest()[:16]
 
     def save(self, path: Path) -> None:
-        Path(path).write_bytes(self._model)
+        temporary = Path(f"{path}.tmp")
+        temporary.write_bytes(self._model)
+        temporary.replace(path)
 
 
 def train_sentencepiece(

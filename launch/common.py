@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import errno
 import importlib
 import importlib.util
 import os
@@ -36,6 +37,7 @@ _PEAK_TFLOPS = {
     "H200": {"bfloat16": 989.0, "float32": 494.0},
 }
 
+_PREPARED = "HYBRIKO_JAX_PREPARED"
 # Without huge pages the matrix products of a CPU spend half their time in page faults.
 _GLIBC = "glibc.malloc.hugetlb=1"
 # Eight busy virtual devices on two cores meet late; by default XLA aborts the process then.
@@ -82,7 +84,9 @@ def prepare_cpu(devices: int) -> None:
         if flag.split("=")[0] not in flags:
             flags = f"{flags} {flag}".strip()
     environment["XLA_FLAGS"] = flags
-    if environment != dict(os.environ):
+    # Once only, whatever a wrapper resets: the process keeps its number.
+    if environment != dict(os.environ) and environment.get(_PREPARED) != str(os.getpid()):
+        environment[_PREPARED] = str(os.getpid())
         sys.stdout.flush()
         os.execve(sys.executable, sys.orig_argv, environment)
 
@@ -141,6 +145,13 @@ def on_main_process(action: Callable[[], object]) -> None:
         action()
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("on_main_process")
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    temporary.replace(path)
 
 
 def make_directory(path: Path) -> None:
@@ -255,6 +266,12 @@ def one_line_errors() -> Iterator[None]:
         fail(str(e))
     except PermissionError as e:
         fail(f"{e.filename}: no permission. Give another path, or ask for the right to use it.")
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        fail(f"{e.filename or 'a file'}: {e.strerror}. Make room, and run the same command again.")
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
 
 
 def fail(message: str) -> NoReturn:

@@ -29,6 +29,9 @@ def main() -> None:
     if not common.accelerator():
         common.prepare_cpu(1)
     kind = sys.argv[1] if len(sys.argv) > 1 else ""
+    if kind in ("-h", "--help"):
+        print(f"usage: python -m launch.evaluate {{{','.join(EVALUATIONS)}}} [--help] ...")
+        return
     if kind not in EVALUATIONS:
         raise UserError(
             f"launch.evaluate {kind}: there is no such evaluation.{nearest(kind, EVALUATIONS)}"

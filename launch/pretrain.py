@@ -76,24 +76,25 @@ def pretrain(arguments: Arguments) -> None:
             f"over the {batch_parts(mesh)} devices of the mesh axes data and fsdp. Use a multiple "
             f"of {batch_parts(mesh) * config.train.accumulation}, or a smaller --mesh."
         )
-    config, tokenizer = _open_workdir(arguments, config, workdir)
+    tokenizer = _open_workdir(arguments, config, workdir)
     print(to_json(config), end="")
     prepared = common.prepared_data(config, tokenizer, workdir)
 
-    def rows(split):
-        return Rows(
-            split, config.data.weights, config.train.seq_len, config.train.seed, tokenizer.pad_id
-        )
+    def rows(split, weights):
+        found = Rows(split, weights, config.train.seq_len, config.train.seed, tokenizer.pad_id)
+        if not found.plan(0).n_rows:
+            raise UserError(f"data.weights={weights} leaves no document of the {split.name} split.")
+        return found
 
-    model, held_out = build(config.model), prepared.held_out
+    model, held_out = build(config.model), rows(prepared.held_out, ())
     evaluate = held_out_evaluation(
         model,
         config,
         mesh,
-        fixed_batches(rows(held_out), config.train.batch_size, mesh, config.train.eval_batches),
-        bytes_per_token=held_out.n_bytes / held_out.n_targets,
+        fixed_batches(held_out, config.train.batch_size, mesh, config.train.eval_batches),
+        token_bytes_V=tokenizer.token_bytes(),
     )
-    train_rows = rows(prepared.train)
+    train_rows = rows(prepared.train, config.data.weights)
     plan, lengths = train_rows.plan(0), prepared.train.length_N
     print(
         f"{len(lengths):,} documents, {lengths.sum():,} tokens; an epoch is {plan.n_rows:,} rows, "
@@ -120,32 +121,37 @@ def pretrain(arguments: Arguments) -> None:
 
 
 def _open_workdir(arguments, config, workdir):
-    """The config and tokenizer of a run: the workdir's if it holds one, else new ones."""
+    """The tokenizer of a run, new or the workdir's; the config is saved there."""
     from hybriko_jax.tokenizer import SentencePiece
 
-    saved = workdir / "config.json"
-    if saved.exists():
-        if not arguments.resume:
-            raise UserError(f"{workdir} holds a run. Give another --workdir, or remove it.")
-        _check_same_run(from_json(RunConfig, saved.read_text()), config, workdir)
-    common.make_directory(workdir)
     path = workdir / "tokenizer.model"
-    if not path.exists():
-        if arguments.init:
-            tokenizer = SentencePiece(arguments.init / "tokenizer.model")
-        elif config.tokenizer.path:
-            tokenizer = SentencePiece(config.tokenizer.path)
-        else:
-            tokenizer = common.new_tokenizer(config)
-        common.on_main_process(lambda: tokenizer.save(path))
-    tokenizer = SentencePiece(path)
-    if tokenizer.vocab_size != config.model.vocab_size:
-        raise UserError(
-            f"model.vocab_size={config.model.vocab_size}, but the tokenizer has "
-            f"{tokenizer.vocab_size} pieces. Pass --model.vocab-size {tokenizer.vocab_size}."
-        )
-    common.on_main_process(lambda: saved.write_text(to_json(config)))
-    return config, tokenizer
+
+    def open_it():
+        saved = workdir / "config.json"
+        if saved.exists():
+            if not arguments.resume:
+                raise UserError(f"{workdir} holds a run. Give another --workdir, or remove it.")
+            _check_same_run(from_json(RunConfig, saved.read_text()), config, workdir)
+        common.make_directory(workdir)
+        given = arguments.init / "tokenizer.model" if arguments.init else config.tokenizer.path
+        tokenizer = SentencePiece(given) if given else None
+        if path.exists():
+            old = SentencePiece(path)
+            if tokenizer and tokenizer.digest() != old.digest():
+                raise UserError(f"{given} is not the tokenizer of the run in {workdir}.")
+            tokenizer = old
+        tokenizer = tokenizer or common.new_tokenizer(config)
+        if tokenizer.vocab_size != config.model.vocab_size:
+            raise UserError(
+                f"model.vocab_size={config.model.vocab_size}, but the tokenizer has "
+                f"{tokenizer.vocab_size} pieces. Pass --model.vocab-size {tokenizer.vocab_size}."
+            )
+        if not path.exists():
+            tokenizer.save(path)
+        common.write_file(saved, to_json(config))
+
+    common.on_main_process(open_it)
+    return SentencePiece(path)
 
 
 def _check_same_run(old, new, workdir):

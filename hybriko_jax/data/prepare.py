@@ -57,11 +57,6 @@ class Split:
         """Token ids of the documents with these indices."""
         return [r["tokens"] for r in self._records.__getitems__(indices)] if indices else []
 
-    @property
-    def n_targets(self) -> int:
-        """Tokens that are predicted when every document is read whole."""
-        return int(self.length_N.sum()) - len(self.length_N)
-
 
 @dataclass(frozen=True)
 class Prepared:

@@ -165,11 +165,13 @@ def _lines(path, bad):
 def _json_document(where, line, text_field, bad):
     try:
         record = json.loads(line)
-    except json.JSONDecodeError as e:
-        bad.add(where, f"not JSON ({e.msg})")
+    except ValueError as e:  # also a number of thousands of digits
+        bad.add(where, f"not JSON ({getattr(e, 'msg', e)})")
         return
     if not isinstance(record, dict) or not isinstance(record.get(text_field), str):
         bad.add(where, f"no string field {text_field!r} (--data.text-field)")
+    elif any("\ud800" <= c <= "\udfff" for c in record[text_field]):
+        bad.add(where, "half of a surrogate pair, which no UTF-8 text can hold")
     else:
         yield record[text_field]
 
@@ -187,6 +189,9 @@ def _parquet_documents(path, text_field):
             f"{path} has no column {text_field!r}; it has {', '.join(file.schema_arrow.names)}. "
             "Name one by --data.text-field."
         )
+    kind = file.schema_arrow.field(text_field).type
+    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+        raise UserError(f"{path}: column {text_field!r} holds {kind}, not text.")
     for batch in file.iter_batches(batch_size=512, columns=[text_field]):
         yield from (t for t in batch.column(0).to_pylist() if t)
 

@@ -161,7 +161,7 @@ class HybriKo(nn.Module):
 
     def hidden(self, tokens_BL, positions_BL, state=None) -> tuple[jax.Array, State | None]:
         """x_BLD that the unembedding turns into logits, and the state."""
-        x_BLD = constrain(self.embedding_VD[tokens_BL], "BLA")
+        x_BLD = constrain(self._whole(self.embedding_VD)[tokens_BL], "BLA")
         states = []
         for i, layer in enumerate(self.layers):
             x_BLD, layer_state = layer(x_BLD, positions_BL, None if state is None else state[i])
@@ -170,7 +170,11 @@ class HybriKo(nn.Module):
 
     def unembedding(self) -> jax.Array:
         """kernel_VD of the output."""
-        return self.embedding_VD if self.config.tie_embeddings else self.head_VD
+        return self._whole(self.embedding_VD if self.config.tie_embeddings else self.head_VD)
+
+    def _whole(self, kernel_VD):
+        # Gathered over FSDP by name, so that lookup and output of a tied embedding share it.
+        return constrain(kernel_VD, "XA")
 
 
 def _residual_scale(config):

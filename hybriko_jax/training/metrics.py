@@ -49,7 +49,7 @@ class Metrics:
         temporary.write_text("".join(json.dumps(r) + "\n" for r in self.records))
         temporary.replace(path)
         self._file = path.open("a")
-        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step or None)
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
         self._bar.start()
 
     def write(self, step: int, **values: float) -> None:

@@ -46,8 +46,8 @@ class StopSignals:
     def _handle(self, signum, frame) -> None:
         if self._signum is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt  # asked twice: stop without saving
-        self._signum = signum
-        if self._depth:
+        first, self._signum = self._signum is None, signum
+        if first and self._depth:
             raise Stopped(signum)
 
     def check(self) -> None:

@@ -121,27 +121,31 @@ def train(
                 step, row = step + 1, row + c.batch_size
                 saved_with = {}
                 pending.append(measured)
+                if len(pending) > 1:
+                    # JAX runs ahead: a signal would wait for all the steps it has queued.
+                    jax.block_until_ready(pending[-2])
                 if profiling and step == profile_steps[1]:  # type: ignore[index]
                     jax.block_until_ready(state)
                     jax.profiler.stop_trace()
                     profiling = False
-                if due(c.log_every) or len(pending) == c.max_bad_steps:
+                if due(c.log_every) or len(pending) % c.max_bad_steps == 0:
                     values = jax.tree.map(float, pending)
                     _abort_if_diverged(values, step, c.max_bad_steps)
                 if due(c.log_every):
                     seconds = (time.monotonic() - since) / len(pending)
                     speed = config.tokens_per_step / seconds
+                    skipped = int(values[-1]["skipped"])
                     record = {
                         "nats": _mean_finite([v["nats"] for v in values]),
                         "grad_norm": values[-1]["grad_norm"],
-                        "learning_rate": float(jnp.asarray(rate(step - 1))),
+                        "learning_rate": float(jnp.asarray(rate(step - 1 - skipped))),
                         "tokens": row * c.seq_len,
                         "tokens_per_second": speed,
                         "step_seconds": seconds,
                     }
                     if peak_flops:
                         record["mfu"] = speed * flops_per_token / peak_flops
-                    if skipped := int(values[-1]["skipped"]):
+                    if skipped:
                         record["skipped"] = skipped
                     metrics.write(step, **record)
                     pending, since = [], time.monotonic()
@@ -165,20 +169,26 @@ def train(
             checkpoints.wait()
             raise
         finally:
-            metrics.close()
-            checkpoints.close()  # a save that has begun is finished, whatever ended the run
+            try:
+                metrics.close()
+            finally:
+                checkpoints.close()  # a save that has begun is finished, whatever ended the run
     return metrics.records
 
 
 def held_out_evaluation(
-    model: nn.Module, config: RunConfig, mesh: Mesh, batches: list[Batch], bytes_per_token: float
+    model: nn.Module, config: RunConfig, mesh: Mesh, batches: list[Batch], token_bytes_V: Any
 ) -> Evaluate:
     """Measures held-out loss on fixed batches.
 
     Args:
-      bytes_per_token: UTF-8 bytes of text per predicted token, over the held-out split.
+      token_bytes_V: UTF-8 bytes that each token spells.
     """
     step = jax.jit(functools.partial(eval_step, model=model, config=config.train))
+    n_bytes = sum(
+        int(jnp.sum(jnp.where(b.loss_mask_BL, jnp.asarray(token_bytes_V)[b.tokens_BL], 0)))
+        for b in batches
+    )
 
     def evaluate(params):
         nats, tokens = 0.0, 0
@@ -188,7 +198,7 @@ def held_out_evaluation(
         nats_per_token = nats / max(tokens, 1)
         return {
             "held_out_nats": nats_per_token,
-            "held_out_bits_per_byte": nats_per_token / math.log(2) / bytes_per_token,
+            "held_out_bits_per_byte": nats / math.log(2) / max(n_bytes, 1),
         }
 
     return evaluate
