@@ -24,7 +24,7 @@ def config() -> RunConfig:
             dtype="bfloat16",
         ),
         data=DataConfig(source=("sample",), held_out=0.01),
-        optimizer=OptimizerConfig(learning_rate=3e-3, warmup_steps=150, schedule="wsd"),
+        optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=150, schedule="wsd"),
         train=TrainConfig(
             steps=3000,
             batch_size=8,

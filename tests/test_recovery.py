@@ -243,21 +243,22 @@ def test_killed_at_any_moment(kills, pretrain, reference, tmp_path):
 
 
 def test_sigterm_in_every_phase(pretrain, reference, tmp_path):
-    # One run that is stopped four times. XLA dumps a program when it begins to compile it, which
-    # takes it seconds without the cache.
+    # One run that is stopped five times. XLA dumps a program when it begins to compile it, which
+    # takes it a second or more without the cache.
     workdir, dump = tmp_path / "stopped", tmp_path / "dump"
     uncached = {
         "JAX_ENABLE_COMPILATION_CACHE": "false",
         "XLA_FLAGS": f"{QUICK_COMPILE} --xla_dump_to={dump}",
     }
     phases = {
+        "start": lambda: (workdir / "metrics.jsonl").exists(),
         "compile": lambda: any(dump.glob("*train_step*")),
         "step": lambda: trained(workdir) >= 3,
         "save": lambda: trained(workdir) > 3 and saving(workdir),
-        "evaluation": lambda: evaluating(workdir),
+        "evaluation": lambda: evaluating(workdir) and any(dump.glob("*eval_step*")),
     }
     for phase, moment in phases.items():
-        process = pretrain(workdir, env=uncached if phase == "compile" else None)
+        process = pretrain(workdir, env=uncached if phase in ("compile", "evaluation") else None)
         freeze(process, moment)
         frozen_at = trained(workdir)
         ended, seconds = stop(process)
@@ -269,7 +270,7 @@ def test_sigterm_in_every_phase(pretrain, reference, tmp_path):
         assert damage(newest) is None
         assert int(newest.name) == trained(workdir)
         assert f"saving step {newest.name}\n" in ended.out
-        if phase in ("compile", "evaluation"):  # left at once
+        if phase in ("start", "compile", "evaluation"):  # left at once
             assert trained(workdir) == frozen_at
     assert evaluating(workdir)  # that measurement is still owed
     assert end(pretrain(workdir)).code == 0
@@ -365,7 +366,7 @@ def test_full_disk(pretrain, reference, unfinished):
     assert_same_run(workdir, reference)
 
 
-def test_other_mesh(pretrain, reference, unfinished):
+def test_other_mesh(pretrain, reference, unfinished, tmp_path):
     workdir = unfinished(10)
     ended = end(pretrain(workdir, "--mesh", 8))
     assert ended.code == 0, ended
@@ -376,6 +377,12 @@ def test_other_mesh(pretrain, reference, unfinished):
     )
     assert len(ours) == 10
     np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+
+    # And its weights are read where there are fewer devices than it was saved on.
+    new = tmp_path / "new"
+    ended = end(pretrain(new, "--init", workdir))
+    assert ended.code == 0, ended
+    assert losses(new)[0][1] < losses(reference)[20][1]
 
 
 def test_no_resume_over_a_run(pretrain, unfinished):
