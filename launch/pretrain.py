@@ -115,7 +115,7 @@ def pretrain(arguments: Arguments) -> None:
         )
     except Stopped as stopped:
         print(f"saved in {workdir}; the same command goes on from there")
-        raise SystemExit(stopped.exit_code) from None
+        common.leave(stopped.exit_code)
     if jax.process_index() == 0:
         _report(records, workdir)
 
