@@ -428,3 +428,14 @@ def test_diverging_run(pretrain, reference, unfinished):
     assert damage(workdir / "checkpoints" / "20") is None
     assert end(pretrain(workdir)).code == 0
     assert_same_run(workdir, reference)
+
+
+def test_divergence_while_saving(pretrain, unfinished):
+    # Step 21 blows the weights up and is being saved when step 22 finds out.
+    workdir = unfinished(20)
+    options = ("--train.max-bad-steps", 1, "--train.save-every", 1)
+    ended = end(pretrain(workdir, "--optimizer.learning-rate", 1e30, *options))
+    assert_one_error(ended, "not finite for 1 steps in a row, up to step 22")
+    assert not saving(workdir)
+    assert latest_step(workdir / "checkpoints").name == "21"
+    assert damage(workdir / "checkpoints" / "21") is None

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -22,20 +19,6 @@ class Stopped(BaseException):
     def exit_code(self) -> int:
         """128 + signal, as a shell reports it: 143 for SIGTERM, 130 for Ctrl-C."""
         return 128 + self.signum
-
-
-def end_at_once(code: int) -> None:
-    """Makes the interpreter's end, when it comes, that of the process, with this exit code.
-
-    XLA compiles in threads of its own, and crashes when the interpreter takes its client away.
-    """
-
-    def end():
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-
-    atexit.register(end)
 
 
 class StopSignals:

@@ -24,7 +24,7 @@ from hybriko_jax.sharding import batch_sharding
 from hybriko_jax.training.checkpoint import Checkpoints, shape_difference
 from hybriko_jax.training.metrics import Metrics
 from hybriko_jax.training.optimizer import learning_rate, make_optimizer
-from hybriko_jax.training.signals import Stopped, StopSignals, end_at_once
+from hybriko_jax.training.signals import Stopped, StopSignals
 from hybriko_jax.training.state import TrainState, abstract_state
 from hybriko_jax.training.step import eval_step, train_step
 
@@ -62,7 +62,8 @@ def train(
       The records of the run, as in metrics.jsonl.
 
     Raises:
-      Stopped: SIGTERM or Ctrl-C came; the state is saved. The process must now end.
+      Stopped: SIGTERM or Ctrl-C came; the state is saved. The process must end by os._exit, since
+        XLA may still compile in threads of its own.
       UserError: the loss was not finite for max_bad_steps in a row, or a checkpoint could not be
         written.
     """
@@ -167,7 +168,6 @@ def train(
             metrics.say(f"stopped by signal {stopped.signum}: saving step {step}")
             save()
             checkpoints.wait()
-            end_at_once(stopped.exit_code)
             raise
         finally:
             try:
