@@ -2,7 +2,7 @@
 
     python -m launch.pretrain --mesh 8
 
-About two minutes on 2 CPU cores as 8 virtual devices.
+One to two minutes on 2 CPU cores as 8 virtual devices.
 """
 
 from hybriko_jax.config import (

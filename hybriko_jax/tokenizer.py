@@ -14,6 +14,7 @@ import numpy as np
 import sentencepiece as spm
 
 from hybriko_jax.errors import UserError
+from hybriko_jax.files import write_file
 
 PAD_ID, UNK_ID, BOS_ID, EOS_ID = range(4)
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
@@ -107,9 +108,7 @@ class SentencePiece:
         return hashlib.sha256(self._model).hexdigest()[:16]
 
     def save(self, path: Path) -> None:
-        temporary = Path(f"{path}.tmp")
-        temporary.write_bytes(self._model)
-        temporary.replace(path)
+        write_file(path, self._model)
 
 
 def train_sentencepiece(

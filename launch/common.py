@@ -116,16 +116,13 @@ def parse(
     """The command line over a default; --help and mistakes end the program."""
     import tyro
 
-    try:
-        return tyro.cli(
-            cls,
-            default=default,
-            args=arguments,
-            description=cls.__doc__,
-            prog=f"python -m {command}" if command else None,
-        )
-    except UserError as e:
-        fail(str(e))
+    return tyro.cli(
+        cls,
+        default=default,
+        args=arguments,
+        description=cls.__doc__,
+        prog=f"python -m {command}" if command else None,
+    )
 
 
 def start_processes() -> None:
@@ -145,13 +142,6 @@ def on_main_process(action: Callable[[], object]) -> None:
         action()
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("on_main_process")
-
-
-def write_file(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(path)
 
 
 def make_directory(path: Path) -> None:
@@ -224,12 +214,6 @@ def load_checkpoint(path: Path, dtype: str = "float32") -> Loaded:
     return Loaded(dataclasses.replace(config, dtype=dtype, remat=False), params, tokenizer)
 
 
-def flops_per_token(config: RunConfig) -> float:
-    from hybriko_jax.training.flops import matmul_flops_per_token
-
-    return matmul_flops_per_token(config.model, config.train.seq_len)
-
-
 def peak_flops(tflops: float | None, mesh: Mesh, dtype: str) -> float | None:
     """Peak of a mesh in FLOP/s: as stated by the user, or by the card's data sheet."""
     if tflops is None:
@@ -257,28 +241,11 @@ def progress_line() -> Iterator[Progress]:
         yield progress
 
 
-@contextlib.contextmanager
-def one_line_errors() -> Iterator[None]:
-    """A user's mistake ends the program with one line and exit status 1."""
-    try:
-        yield
-    except UserError as e:
-        fail(str(e))
-    except PermissionError as e:
-        fail(f"{e.filename}: no permission. Give another path, or ask for the right to use it.")
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise
-        fail(f"{e.filename or 'a file'}: {e.strerror}. Make room, and run the same command again.")
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
-
-
 def leave(code: int) -> NoReturn:
     """Ends the process at once, all being saved.
 
-    An orderly end in the middle of a step now and then crashes (status 139): the interpreter is
-    taken down under threads that still read ahead or compile.
+    XLA compiles in threads of its own, and an orderly end now and then crashes (status 139): the
+    interpreter takes their client away under them.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -291,6 +258,16 @@ def fail(message: str) -> NoReturn:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a command."""
-    with one_line_errors():
+    """Runs a command; a user's mistake ends it with one line and exit status 1."""
+    try:
         main()
+    except UserError as e:
+        fail(str(e))
+    except PermissionError as e:
+        fail(f"{e.filename}: no permission. Give another path, or ask for the right to use it.")
+    except OSError as e:
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        fail(f"{e.filename or 'a file'}: {e.strerror}. Make room, and run the same command again.")
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None

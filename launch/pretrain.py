@@ -11,6 +11,7 @@ import tyro
 
 from hybriko_jax.config import RunConfig, from_json, model_differences, parse_mesh, to_json
 from hybriko_jax.errors import UserError
+from hybriko_jax.files import write_file
 from launch import common
 
 
@@ -62,6 +63,7 @@ def pretrain(arguments: Arguments) -> None:
     from hybriko_jax.data.loader import Rows, batches, fixed_batches
     from hybriko_jax.models import build
     from hybriko_jax.sharding import batch_parts, make_mesh
+    from hybriko_jax.training.flops import matmul_flops_per_token
     from hybriko_jax.training.signals import Stopped
     from hybriko_jax.training.train import held_out_evaluation, train
 
@@ -109,7 +111,7 @@ def pretrain(arguments: Arguments) -> None:
             lambda row: batches(train_rows, config.train.batch_size, mesh, row),
             evaluate,
             init_params=common.load_checkpoint(arguments.init).params if arguments.init else None,
-            flops_per_token=common.flops_per_token(config),
+            flops_per_token=matmul_flops_per_token(config.model, config.train.seq_len),
             peak_flops=common.peak_flops(arguments.peak_tflops, mesh, config.model.dtype),
             profile_steps=(10, 15) if arguments.profile else None,
         )
@@ -148,7 +150,7 @@ def _open_workdir(arguments, config, workdir):
             )
         if not path.exists():
             tokenizer.save(path)
-        common.write_file(saved, to_json(config))
+        write_file(saved, to_json(config))
 
     common.on_main_process(open_it)
     return SentencePiece(path)

@@ -195,12 +195,11 @@ def damage(directory: Path) -> str | None:
     return None
 
 
-def restore_params(directory: Path, abstract_params: Any = None) -> Any:
-    """Only the parameters of a checkpoint.
+def restore_params(directory: Path) -> Any:
+    """Only the parameters of a checkpoint, as NumPy arrays.
 
     Args:
       directory: checkpoints/STEP of a run.
-      abstract_params: shapes and shardings to restore to; None gives NumPy arrays.
 
     Raises:
       UserError: the checkpoint is damaged.
@@ -208,12 +207,11 @@ def restore_params(directory: Path, abstract_params: Any = None) -> Any:
     if fault := damage(directory):
         raise UserError(f"{directory} is refused: {fault}. Give another checkpoint.")
     path: Any = (directory / "params").absolute()
-    if abstract_params is None:
-        # Without a target, Orbax wants the devices that the checkpoint was saved on.
-        saved = ocp.StandardCheckpointHandler().metadata(path)
-        abstract_params = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), saved)
+    # Without a target, Orbax wants the devices that the checkpoint was saved on.
+    saved = ocp.StandardCheckpointHandler().metadata(path)
+    target = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), saved)
     with ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(path, abstract_params)
+        return checkpointer.restore(path, target)
 
 
 def shape_difference(old: Any, new: Any) -> str | None:

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
+from hybriko_jax.files import write_file
+
 
 class Metrics:
     """Writes records, and shows progress: a bar on a terminal, plain lines elsewhere.
@@ -45,9 +47,7 @@ class Metrics:
         self._task = self._bar.add_task("step", total=steps, completed=first_step)
         if not enabled:
             return
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(json.dumps(r) + "\n" for r in self.records))
-        temporary.replace(path)
+        write_file(path, "".join(json.dumps(r) + "\n" for r in self.records))
         self._file = path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=first_step + 1)
         self._bar.start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -27,8 +26,6 @@ from hybriko_jax.training.optimizer import learning_rate, make_optimizer
 from hybriko_jax.training.signals import Stopped, StopSignals
 from hybriko_jax.training.state import TrainState, abstract_state
 from hybriko_jax.training.step import eval_step, train_step
-
-log = logging.getLogger(__name__)
 
 Evaluate = Callable[[Any], dict[str, float]]
 """Parameters to measurements; `held_out_nats` among them decides which checkpoint is best."""
