@@ -3,11 +3,13 @@
 python -m launch.pretrain --config hybriko_117m --mesh 8
 
 3,815 steps of 256 x 2,048 tokens: 524,288 a step, 2.0 B in all. AdamW with a peak of 1e-3, 200
-steps of warm-up, then cosine to a tenth. Modelled, not measured: the 1.5e18 FLOPs of matrix products that
---describe counts take 1.7 hours on 8 A100s at 10 % of their bfloat16 peak, half of that at 20 %.
+steps of warm-up, then cosine to a tenth.
 
-The published proof of concept, 1,000 steps on 30,000 articles of Korean Wikipedia, went from a loss
-of 10.5 to 3.7. Its shape: --train.steps 1000 --train.batch-size 16 --train.seq-len 512
+Modelled, not measured: the 1.5e18 FLOPs of matrix products that --describe counts take 1.7 hours
+on 8 A100s at 10 % of their bfloat16 peak, half of that at 20 %.
+
+The published proof of concept, 1,000 steps on 30,000 articles of Korean Wikipedia, went from a
+loss of 10.5 to 3.7. Its shape: --train.steps 1000 --train.batch-size 16 --train.seq-len 512
 --train.accumulation 1
 """
 

@@ -3,8 +3,8 @@
 python -m launch.pretrain --config hybriko_mini --mesh 1 --data.source FILES ...
 
 3,000 steps of 8 x 512 tokens, 12.3M in all. checkpoints/hybriko-mini is this on documentation,
-film reviews and command pages: about 100 minutes on 2 CPU cores beside other work, held out 3.67 nats per
-token. Its card names the data.
+film reviews and command pages: about 100 minutes on 2 CPU cores beside other work, held out 3.67
+nats per token. Its card names the data.
 """
 
 from hybriko_jax.config import (
