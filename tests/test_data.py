@@ -78,6 +78,20 @@ def test_a_prepared_dataset_is_reused(tokenizer, source, tmp_path, monkeypatch):
     assert prepare(config, tokenizer, tmp_path).directory == first.directory
 
 
+def test_the_digest_names_the_training_documents(prepared, tokenizer, tmp_path):
+    def digest(name, texts):
+        path = tmp_path / name
+        path.write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+        return prepare(DataConfig(source=(str(path),), held_out=0.1), tokenizer, tmp_path).digest
+
+    held_out = texts_of(prepared.held_out, tokenizer)[0]
+    changed = [t.replace("다", "가") if t == TEXTS[5] else t for t in TEXTS]
+    assert digest("same.jsonl", TEXTS) == prepared.digest
+    assert digest("held-out.jsonl", [t for t in TEXTS if t != held_out]) == prepared.digest
+    assert digest("changed.jsonl", changed) != prepared.digest
+    assert digest("order.jsonl", reversed(TEXTS)) != prepared.digest
+
+
 def test_a_stopped_preparation_leaves_nothing(tokenizer, source, tmp_path):
     def stop(what, n_documents, n_bytes):
         raise KeyboardInterrupt
@@ -93,7 +107,7 @@ def test_bad_lines_are_told(tokenizer, tmp_path, capsys):
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"text": t}) + "\n" for t in TEXTS[:60]) + "{oops\n")
     result = prepare(DataConfig(source=(str(path),), held_out=0.2), tokenizer, tmp_path)
-    assert result.bad_lines == 1
+    assert json.loads((result.directory / "prepared.json").read_text())["bad_lines"] == 1
     assert "a.jsonl:61: not JSON" in capsys.readouterr().out
 
 

@@ -22,7 +22,7 @@ from hybriko_jax.errors import UserError
 from hybriko_jax.tokenizer import SentencePiece, Tokenizer, train_sentencepiece
 
 SPLITS = ("train", "held_out")
-FORMAT = 1  # change it when a dataset that an older version prepared must not be reused
+FORMAT = 2  # change it when a dataset that an older version prepared must not be reused
 _BATCH = 256  # documents tokenized at a time
 
 Progress = Callable[[str, int, int], None]
@@ -65,7 +65,8 @@ class Prepared:
     directory: Path
     train: Split
     held_out: Split
-    bad_lines: int
+    digest: str
+    """Names the tokens, order and sources of the training documents: what row numbers count."""
 
 
 def train_tokenizer(
@@ -132,7 +133,7 @@ def load_prepared(directory: Path) -> Prepared:
         Split(directory, s, index[f"{s}_length"], index[f"{s}_source"], facts["bytes"][s])
         for s in SPLITS
     ]
-    return Prepared(directory, *splits, bad_lines=facts["bad_lines"])
+    return Prepared(directory, *splits, digest=facts["digest"])
 
 
 def _write(data, tokenizer, directory, progress):
@@ -159,6 +160,7 @@ def _write(data, tokenizer, directory, progress):
     lengths = {s: [] for s in SPLITS}
     sources = {s: [] for s in SPLITS}
     n_bytes = dict.fromkeys(SPLITS, 0)
+    digest = hashlib.sha256()
     bad, n = BadLines(data.on_bad_line), 0
     for i, source in enumerate(data.source):
         for texts in _batches(documents(source, data.text_field, bad), _BATCH):
@@ -166,6 +168,8 @@ def _write(data, tokenizer, directory, progress):
                 split = "held_out" if _is_held_out(_hash(text), data.held_out) else "train"
                 ids = np.array([tokenizer.bos_id, *ids, tokenizer.eos_id], dtype)
                 writer.add_examples({split: [{"tokens": ids}]})
+                if split == "train":
+                    digest.update(ids)
                 lengths[split].append(len(ids))
                 sources[split].append(i)
                 n_bytes[split] += len(text.encode())
@@ -183,7 +187,10 @@ def _write(data, tokenizer, directory, progress):
     index |= {f"{s}_source": np.array(sources[s], np.int16) for s in SPLITS}
     np.savez(directory / "index.npz", **index)  # type: ignore[arg-type]
     bad.report()
+    digest.update(index["train_length"])
+    digest.update(index["train_source"])
     facts = {
+        "digest": digest.hexdigest()[:16],
         "source": data.source,
         "documents": {s: len(lengths[s]) for s in SPLITS},
         "tokens": {s: int(np.sum(lengths[s])) for s in SPLITS},
