@@ -5,10 +5,11 @@
     python -m launch.benchmark data --data-source FILES
 
 The sides of a comparison take turns, A B A B ..., and while one runs the others sleep, so that
-whatever else the machine does falls on all alike; medians are compared. The peers are models of
-transformers in eager PyTorch with as many parameters as ours, in processes that inherit the
-environment, thus the memory allocator. They neither clip gradients nor check that these are
-finite, and know no packed documents; our step does all that a training run does.
+whatever else the machine does falls on all alike; medians are compared. Each model has a process
+of its own, which inherits the environment, thus the memory allocator. The peers are models of
+transformers in eager PyTorch with as many parameters as ours. They neither clip gradients nor
+check that these are finite, and know no packed documents; our step does all that a training run
+does.
 """
 
 from __future__ import annotations
@@ -140,6 +141,47 @@ def timed(function: Callable[..., Any], *args: Any, calls: int = 1) -> Side:
     return side
 
 
+def in_a_process(make: Callable[..., tuple[dict[str, Side], Any]], *args: Any) -> Any:
+    """The sides that make(*args) gives, and its facts, in a process that sleeps between samples.
+
+    Each model has its memory to itself, as in a run of its own.
+    """
+    # OpenMP's threads would otherwise spin beside the other side while they wait.
+    for variable, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("KMP_BLOCKTIME", "0")):
+        os.environ.setdefault(variable, value)
+    spawn = multiprocessing.get_context("spawn")
+    ours, theirs = spawn.Pipe()
+    spawn.Process(target=serve, args=(theirs, make, args), daemon=True).start()
+    theirs.close()
+
+    def receive():
+        try:
+            return ours.recv()
+        except (EOFError, OSError):
+            raise UserError(f"The process of {args[0]} ended; its error is above.") from None
+
+    def ask(side):
+        ours.send(side)
+        return receive()
+
+    names, facts = receive()
+    return {name: functools.partial(ask, name) for name in names}, facts
+
+
+def serve(pipe, make, args) -> None:
+    """Answers each name of a side with a sample of it."""
+    sides, facts = make(*args)
+    pipe.send((list(sides), facts))
+    while True:
+        try:
+            side = pipe.recv()
+        except EOFError:  # the asker is gone
+            return
+        # Unmeasured: a virtual machine takes back what a sleeper had, and its caches are cold.
+        sides[side]()
+        pipe.send(sides[side]())
+
+
 def milliseconds(result: dict[str, float]) -> str:
     median, low, high = (f"{result[k] * 1e3:,.1f}" for k in ("median", "min", "max"))
     return f"{median} ({low} to {high})"
@@ -166,12 +208,16 @@ def benchmark_train_step(arguments: Arguments) -> dict[str, Any]:
     from hybriko_jax.training.flops import matmul_flops_per_token
 
     model, shape = common.load_config(arguments.config).model, (arguments.batch, arguments.seq_len)
-    steps, n_params = our_steps(arguments.config, *shape)
-    facts: dict[str, Any] = {"ours": {"parameters": n_params}}
+    steps: dict[str, Side] = {}
+    facts: dict[str, Any] = {}
+    for dtype in DTYPES:
+        sides, facts["ours"] = in_a_process(our_step, arguments.config, dtype, *shape)
+        steps |= sides
+    n_params = facts["ours"]["parameters"]
     for name, wanted in (("Llama", arguments.peer), ("RecurrentGemma", arguments.peer_griffin)):
         if wanted:
-            peer_steps, facts[name] = start_peer(name, model, n_params, *shape)
-            steps |= peer_steps
+            sides, facts[name] = in_a_process(peer_steps, name, model, n_params, *shape)
+            steps |= sides
     # Those of one dtype side by side; then the machine's peak at that time.
     steps = dict(sorted(steps.items(), key=lambda side: DTYPES.index(side[0].split()[1])))
     matmuls, matmul_flops = matmul_sides()
@@ -211,8 +257,8 @@ def step_ratios(median: dict[str, float]) -> dict[str, float]:
     return ratios
 
 
-def our_steps(config: str, batch: int, seq_len: int) -> tuple[dict[str, Side], int]:
-    """A side for each dtype, all training one state, and the number of parameters."""
+def our_step(config: str, dtype: str, batch: int, seq_len: int) -> tuple[dict[str, Side], Any]:
+    """A step of ours in one dtype, as a training run compiles it."""
     import jax
 
     from hybriko_jax.data.batch import Batch
@@ -224,27 +270,52 @@ def our_steps(config: str, batch: int, seq_len: int) -> tuple[dict[str, Side], i
 
     run = common.load_config(config)
     train = replace(run.train, batch_size=batch, seq_len=seq_len, accumulation=1)
+    run = replace(run, model=replace(run.model, dtype=dtype), train=train)
     mesh, tx = make_mesh("1"), make_optimizer(run.optimizer, train.steps)
     rng = np.random.default_rng(0)
     tokens_BL = rng.integers(4, run.model.vocab_size, (batch, seq_len), np.int32)
     positions_BL = np.tile(np.arange(seq_len, dtype=np.int32), (batch, 1))
     data = Batch(tokens_BL, positions_BL, positions_BL > 0)
     data = jax.device_put(data, batch_sharding(mesh))
-    compiled: dict[str, Any] = {}
     with jax.set_mesh(mesh):
-        for dtype in DTYPES:
-            run = replace(run, model=replace(run.model, dtype=dtype), train=train)
-            model = build(run.model)
-            abstract, init = abstract_state(model, tx, train.seed, mesh)
-            compiled[dtype] = compile_step(model, tx, run, abstract, mesh)
+        model = build(run.model)
+        abstract, init = abstract_state(model, tx, train.seed, mesh)
+        compiled = compile_step(model, tx, run, abstract, mesh)
         state = init()
 
-    def step(dtype):
+    def step():
         nonlocal state
-        state, measured = compiled[dtype](state, data)
-        return state, measured
+        state, measured = compiled(state, data)
+        return measured
 
-    return {f"ours {d}": timed(step, d) for d in DTYPES}, param_count(state.params)
+    return {f"ours {dtype}": timed(step)}, {"parameters": param_count(state.params)}
+
+
+def peer_steps(
+    name: str, model: HybriKoConfig, n_params: int, batch: int, seq_len: int
+) -> tuple[dict[str, Side], dict[str, Any]]:
+    """Steps of a model of transformers in each dtype."""
+    import torch  # type: ignore
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    torch.manual_seed(0)
+    peer, facts = build_peer(name, model, n_params, seq_len)
+    optimizer, facts["AdamW"] = fastest_adamw(list(peer.parameters()))
+    tokens_BL = torch.randint(4, model.vocab_size, (batch, seq_len))
+    optimizer.zero_grad()
+
+    def step(dtype):
+        begin = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
+            loss = peer(input_ids=tokens_BL, labels=tokens_BL, use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return time.perf_counter() - begin
+
+    policy = os.environ["OMP_WAIT_POLICY"]
+    facts |= {"threads": torch.get_num_threads(), "OMP_WAIT_POLICY": policy}
+    return {f"{name} {d}": functools.partial(step, d) for d in DTYPES}, facts
 
 
 def matmul_sides() -> tuple[dict[str, Side], float]:
@@ -258,60 +329,6 @@ def matmul_sides() -> tuple[dict[str, Side], float]:
         f"matmul {d}": timed(dot, jnp.ones((m, k), d), jnp.ones((k, n), d), calls=8) for d in DTYPES
     }
     return sides, 2.0 * m * k * n
-
-
-def start_peer(
-    name: str, model: HybriKoConfig, n_params: int, batch: int, seq_len: int
-) -> tuple[dict[str, Side], dict[str, Any]]:
-    """A model of transformers in a process of its own, which sleeps between two samples.
-
-    Returns:
-      A side for each dtype, and what to know about the model.
-    """
-    # OpenMP's threads would otherwise spin beside the other side while they wait.
-    for variable, value in (("OMP_WAIT_POLICY", "PASSIVE"), ("KMP_BLOCKTIME", "0")):
-        os.environ.setdefault(variable, value)
-    spawn = multiprocessing.get_context("spawn")
-    ours, theirs = spawn.Pipe()
-    args = (theirs, name, model, n_params, batch, seq_len)
-    spawn.Process(target=serve_peer, args=args, daemon=True).start()
-    theirs.close()
-
-    def ask(question):
-        try:
-            ours.send(question)
-            return ours.recv()
-        except (EOFError, OSError):
-            raise UserError(f"The process of {name} ended; its error is above.") from None
-
-    return {f"{name} {d}": functools.partial(ask, d) for d in DTYPES}, ask("facts")
-
-
-def serve_peer(pipe, name, model, n_params, batch, seq_len) -> None:
-    """Trains a peer: a step for each dtype received, answered with its seconds."""
-    import torch  # type: ignore
-
-    torch.set_num_threads(os.cpu_count() or 1)
-    torch.manual_seed(0)
-    peer, facts = build_peer(name, model, n_params, seq_len)
-    optimizer, facts["AdamW"] = fastest_adamw(list(peer.parameters()))
-    tokens_BL = torch.randint(4, model.vocab_size, (batch, seq_len))
-    pipe.recv()
-    optimizer.zero_grad()
-    policy = os.environ["OMP_WAIT_POLICY"]
-    pipe.send(facts | {"threads": torch.get_num_threads(), "OMP_WAIT_POLICY": policy})
-    while True:
-        try:
-            dtype = pipe.recv()
-        except EOFError:  # the sides are gone
-            return
-        begin = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
-            loss = peer(input_ids=tokens_BL, labels=tokens_BL, use_cache=False).loss
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        pipe.send(time.perf_counter() - begin)
 
 
 def build_peer(name: str, model: HybriKoConfig, n_params: int, seq_len: int) -> tuple[Any, dict]:
