@@ -77,7 +77,27 @@ def test_what_cannot_be_read_is_said(small, tokenizer, tmp_path):
     with pytest.raises(UserError, match="model_type is not 'hybriko'"):
         load_folder(tmp_path / "m")
     (tmp_path / "m" / "config.json").write_text(described)
+    tokenizer_file = tmp_path / "m" / "tokenizer.model"
+    tokenizer_file.rename(tmp_path / "aside")
+    with pytest.raises(UserError, match="not a model that can be read .*tokenizer.model"):
+        load_folder(tmp_path / "m")
+    (tmp_path / "aside").rename(tokenizer_file)
     weights = (tmp_path / "m" / "model.safetensors").read_bytes()
     (tmp_path / "m" / "model.safetensors").write_bytes(weights[:-100])
     with pytest.raises(UserError, match="not a model that can be read"):
         load_folder(tmp_path / "m")
+
+
+def test_tensors_that_do_not_fit_are_named(small, tokenizer, tmp_path):
+    save_folder(tmp_path, small, make(small), tokenizer, "float32")
+    weights = tmp_path / "model.safetensors"
+    tensors = safetensors.numpy.load_file(weights)
+    up = tensors.pop("model.layers.1.mlp.up_proj.weight")
+    tensors["model.layers.7.mlp.up_proj.weight"] = up
+    tensors["model.norm.weight"] = np.zeros(8, np.float32)
+    safetensors.numpy.save_file(tensors, weights)
+    with pytest.raises(UserError) as e:
+        load_folder(tmp_path)
+    assert "model.layers.1.mlp.up_proj.weight is missing" in str(e.value)
+    assert "model.layers.7.mlp.up_proj.weight is not of this model" in str(e.value)
+    assert "model.norm.weight has shape (8,), not (32,)" in str(e.value)

@@ -20,7 +20,7 @@ ALLOWED = {
     "models": ("layers", "sharding", "config"),
     "data": ("tokenizer", "sharding", "config"),
     "decode": ("models",),
-    "convert": ("tokenizer", "config"),
+    "convert": ("models", "tokenizer", "config"),
     "training": ("models", "data", "layers", "sharding", "config"),
     "evaluate": ("training", "models", "data", "tokenizer", "config"),
 }

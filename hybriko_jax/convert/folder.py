@@ -14,7 +14,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from hybriko_jax.config import HybriKoConfig, from_json
-from hybriko_jax.convert.hybriko import from_torch_layout, to_torch_layout
+from hybriko_jax.convert.hybriko import from_torch_layout, to_torch_layout, torch_shapes
 from hybriko_jax.errors import UserError
 from hybriko_jax.tokenizer import SentencePiece, Tokenizer
 
@@ -67,12 +67,31 @@ def load_folder(folder: Path) -> tuple[HybriKoConfig, Any, SentencePiece]:
     try:
         described = json.loads((folder / CONFIG).read_text())
         tensors = safetensors.numpy.load_file(folder / WEIGHTS)
-    except (OSError, json.JSONDecodeError, SafetensorError) as e:
+        (folder / TOKENIZER).stat()
+    except (OSError, ValueError, SafetensorError) as e:
         raise UserError(f"{folder} is not a model that can be read ({e}).") from None
-    if described.pop("model_type", None) != MODEL_TYPE:
+    if not isinstance(described, dict) or described.pop("model_type", None) != MODEL_TYPE:
         raise UserError(f"{folder / CONFIG}: model_type is not {MODEL_TYPE!r}.")
     described.pop("torch_dtype", None)
     config = from_json(HybriKoConfig, json.dumps(described))
+    if misfits := _misfits({n: t.shape for n, t in tensors.items()}, torch_shapes(config)):
+        more = f" and {len(misfits) - 5} more" if len(misfits) > 5 else ""
+        raise UserError(
+            f"{folder / WEIGHTS} does not fit {CONFIG}: {', '.join(misfits[:5])}{more}. Export the "
+            "model again, or copy the folder anew."
+        )
     ours = {path: t.astype(np.float32) for path, t in from_torch_layout(tensors).items()}
     params = flax.traverse_util.unflatten_dict(ours, sep="/")
     return config, params, SentencePiece(folder / TOKENIZER)
+
+
+def _misfits(found, expected):
+    return (
+        [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
+        + [f"{name} is not of this model" for name in sorted(found.keys() - expected.keys())]
+        + [
+            f"{name} has shape {found[name]}, not {shape}"
+            for name, shape in expected.items()
+            if found.get(name, shape) != shape
+        ]
+    )

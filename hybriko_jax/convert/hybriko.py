@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import re
 
+import flax.linen as nn
+import flax.traverse_util
+import jax
 import numpy as np
 
-from hybriko_jax.errors import UserError
+from hybriko_jax.config import HybriKoConfig
+from hybriko_jax.models import build
 
 # Our path -> their name; N is the layer. Kernels are transposed.
 TABLE = (
@@ -41,31 +45,44 @@ TABLE = (
 )
 
 
+_TO_TORCH = dict(TABLE)
+_FROM_TORCH = {b: a for a, b in TABLE}
+
+
 def to_torch_layout(ours: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Tensors by their name, from parameters by their path ("layers_0/mlp/up/kernel")."""
-    return _convert(ours, dict(TABLE), r"layers_(\d+)", "layers_{}")
+    # safetensors writes a transposed view wrongly and silently: it must be contiguous.
+    return {
+        _rename(path, _TO_TORCH): np.ascontiguousarray(p.T) if _is_kernel(path) else p
+        for path, p in ours.items()
+    }
 
 
 def from_torch_layout(theirs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The way back.
+    """The way back, of tensors that `torch_shapes` names."""
+    paths = {name: _rename(name, _FROM_TORCH) for name in theirs}
+    return {
+        path: np.ascontiguousarray(theirs[name].T) if _is_kernel(path) else theirs[name]
+        for name, path in paths.items()
+    }
 
-    Raises:
-      UserError: a name is not in the table.
-    """
-    table = {b: a for a, b in TABLE}
-    return _convert(theirs, table, r"model\.layers\.(\d+)", "model.layers.{}")
+
+def torch_shapes(config: HybriKoConfig) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of a model by their name."""
+    tokens_BL = jax.ShapeDtypeStruct((1, 1), np.int32)
+    variables = jax.eval_shape(build(config).init, jax.random.key(0), tokens_BL, tokens_BL)
+    paths = flax.traverse_util.flatten_dict(nn.unbox(variables)["params"], sep="/")
+    return {
+        _rename(path, _TO_TORCH): p.shape[::-1] if _is_kernel(path) else p.shape
+        for path, p in paths.items()
+    }
 
 
-def _convert(tensors, table, layer_pattern, layer_format):
-    out = {}
-    for name, tensor in tensors.items():
-        layer = re.match(layer_pattern, name)
-        number = layer[1] if layer else ""
-        key = name.replace(layer_format.format(number), layer_format.format("N"), 1)
-        if key not in table:
-            raise UserError(f"{name} is not a tensor of HybriKo. Is this another kind of model?")
-        new_name = re.sub(r"(layers[_.])N", rf"\g<1>{number}", table[key])
-        kernel = name.endswith("kernel") or new_name.endswith("kernel")
-        # safetensors writes a transposed view wrongly and silently: it must be contiguous.
-        out[new_name] = np.ascontiguousarray(tensor.T) if kernel else tensor
-    return out
+def _rename(name, table):
+    layer = re.search(r"layers[_.](\d+)", name)
+    renamed = table[re.sub(r"(layers[_.])\d+", r"\1N", name)]
+    return re.sub(r"(layers[_.])N", rf"\g<1>{layer[1]}", renamed) if layer else renamed
+
+
+def _is_kernel(path):
+    return path.endswith("/kernel")
