@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from hybriko_jax.errors import UserError
+from hybriko_jax.tokenizer import Tokenizer
 from launch import common
 
 
@@ -42,26 +44,33 @@ def main() -> None:
 
     loaded = common.load_checkpoint(arguments.checkpoint)
     tokenizer = loaded.tokenizer
-    ids = [tokenizer.bos_id, *tokenizer.encode(arguments.prompt)]
-    begin, shown = len(ids), len(arguments.prompt)
-    print(arguments.prompt, end="", flush=True)
-    for token in generate(
+    prompt = [tokenizer.bos_id, *tokenizer.encode(arguments.prompt)]
+    tokens = generate(
         build(loaded.config),
         loaded.params,
-        ids[:begin],
+        [prompt],
         arguments.tokens,
         stop=(tokenizer.eos_id,),
         temperature=arguments.temperature,
         top_k=arguments.top_k,
         top_p=arguments.top_p,
         seed=arguments.seed,
-    ):
+    )
+    for text in spelled(tokenizer, prompt, (int(token_B[0]) for token_B in tokens)):
+        print(text, end="", flush=True)
+    print()
+
+
+def spelled(tokenizer: Tokenizer, prompt: list[int], tokens: Iterable[int]) -> Iterator[str]:
+    """The text of a prompt, and then what each token adds to it, in whole characters."""
+    ids, shown = list(prompt), tokenizer.decode(prompt)
+    yield shown
+    for token in tokens:
         ids.append(token)
         text = tokenizer.decode(ids)
         if not text.endswith("\ufffd"):  # a character whose bytes are not all there yet
-            print(text[shown:], end="", flush=True)
-            shown = len(text)
-    print()
+            yield text[len(shown) :]
+            shown = text
 
 
 if __name__ == "__main__":
