@@ -2,6 +2,8 @@
 
 python -m launch.pretrain --config hybriko_117m --mesh 8
 
+The dataset is pinned to a commit; the download itself was never tried.
+
 3,815 steps of 256 x 2,048 tokens: 524,288 a step, 2.0 B in all. AdamW with a peak of 1e-3, 200
 steps of warm-up, then cosine to a tenth.
 
@@ -21,11 +23,15 @@ from hybriko_jax.config import (
     TrainConfig,
 )
 
+WIKIPEDIA = "b04c8d1ceb2f5cd4588862100d08de323dccfbaa"  # commit of the dataset
+
 
 def config() -> RunConfig:
     return RunConfig(
         model=HybriKoConfig(dtype="bfloat16"),
-        data=DataConfig(source=("hf:wikimedia/wikipedia:20231101.ko/*.parquet",), held_out=0.002),
+        data=DataConfig(
+            source=(f"hf:wikimedia/wikipedia@{WIKIPEDIA}:20231101.ko/*.parquet",), held_out=0.002
+        ),
         optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=200, schedule="cosine"),
         train=TrainConfig(
             steps=3815,  # 2.0 B tokens

@@ -46,7 +46,7 @@ class HybriKoConfig:
     """Activation of the MLP's gate."""
     rope_theta: float = 10_000.0
     max_seq_len: int = 6144
-    """Longest distance that attention looks back, in tokens, and the longest training row."""
+    """Most tokens that a query sees, itself included, and the longest training row."""
     attention_window: int | None = None
     """Local attention: how many tokens a query sees, itself included. None is global."""
     conv_width: int = 0
@@ -120,7 +120,7 @@ class TokenizerConfig:
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
     source: tuple[str, ...] = ("sample",)
-    """'sample', hf:OWNER/NAME:GLOB, tfds:NAME or DIRECTORY, files, directories or globs."""
+    """'sample', hf:OWNER/NAME@REVISION:GLOB, tfds:NAME or DIRECTORY, files, directories, globs."""
     weights: tuple[float, ...] = ()
     """Passes over each source in one epoch: 2 reads it twice, 0.5 a random half. () is all 1."""
     text_field: str = "text"
@@ -161,7 +161,7 @@ class OptimizerConfig:
     """After the warm-up: cosine decay; stable, then linear decay; or constant."""
     warmup_steps: int = 100
     decay_fraction: float = 0.2
-    """Share of all steps that WSD spends in its decay."""
+    """Share of the steps after the warm-up that WSD spends in its decay."""
     final_fraction: float = 0.1
     """Learning rate at the end, as a share of the peak."""
     b1: float = 0.9

@@ -33,6 +33,7 @@ class Tokenizer(Protocol):
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
     def decode(self, ids: Sequence[int]) -> str: ...
     def control_id(self, symbol: str) -> int: ...
+    def pieces(self) -> list[bytes]: ...
     def token_bytes(self) -> np.ndarray: ...
     def digest(self) -> str: ...
     def save(self, path: Path) -> None: ...
@@ -92,16 +93,21 @@ class SentencePiece:
             raise KeyError(symbol)
         return i
 
+    def pieces(self) -> list[bytes]:
+        """What each id spells; nothing for control symbols."""
+        return [self._piece(i) for i in range(self.vocab_size)]
+
+    def _piece(self, i: int) -> bytes:
+        if self._sp.IsControl(i) or self._sp.IsUnknown(i):
+            return b""
+        piece = self._sp.IdToPiece(i)
+        if self._sp.IsByte(i):
+            return bytes([int(piece[3:5], 16)])
+        return piece.replace(SPACE, " ").encode()
+
     def token_bytes(self) -> np.ndarray:
         """UTF-8 bytes that each id spells; 0 for control symbols."""
-        return np.array([self._n_bytes(i) for i in range(self.vocab_size)], np.int32)
-
-    def _n_bytes(self, i: int) -> int:
-        if self._sp.IsByte(i):
-            return 1
-        if self._sp.IsControl(i) or self._sp.IsUnknown(i):
-            return 0
-        return len(self._sp.IdToPiece(i).replace(SPACE, " ").encode())
+        return np.array([len(piece) for piece in self.pieces()], np.int32)
 
     def digest(self) -> str:
         """Short hash of the model: equal digests tokenize equally."""
@@ -169,12 +175,12 @@ def _why_not_trained(message: str, vocab_size: int) -> str:
     if limit := re.search(r"value <= (\d+)", message):
         return (
             f"vocab_size={vocab_size} is larger than the text supports: at most {limit[1]} pieces "
-            "occur in it. Give more text or a smaller --model.vocab-size."
+            "occur in it. Give more text or a smaller vocab-size."
         )
     if limit := re.search(r"required_chars. (\d+)|(\d+) vs (\d+)", message):
         return (
             f"vocab_size={vocab_size} is smaller than the characters of the text and the 256 bytes "
-            f"need ({message.strip().splitlines()[-1]}). Give a larger --model.vocab-size or lower "
+            f"need ({message.strip().splitlines()[-1]}). Give a larger vocab-size or lower "
             "--tokenizer.character-coverage."
         )
     if "empty" in message or "sentences_.size" in message:
