@@ -19,7 +19,7 @@ class Perplexity:
     checkpoint: Path
     """A run's workdir, or a model's folder."""
     data: tuple[str, ...]
-    """Files, directories or globs: .txt (documents end with a blank line), .jsonl, .parquet."""
+    """Sources, as --data.source of launch.pretrain takes them; text files to their last byte."""
     text_field: str = "text"
     json: Path | None = None
     """Also write the figures to this file."""
@@ -41,16 +41,16 @@ def main() -> None:
 
 
 def evaluate_perplexity(arguments: Perplexity) -> None:
-    from hybriko_jax.data.sources import BadLines
-    from hybriko_jax.evaluate.perplexity import perplexity, whole_documents
+    from hybriko_jax.data.sources import BadLines, documents
+    from hybriko_jax.evaluate.perplexity import perplexity
     from hybriko_jax.models import build
 
     loaded = common.load_checkpoint(arguments.checkpoint)
     figures = {}
     for source in arguments.data:
         bad = BadLines("skip")
-        documents = whole_documents(source, arguments.text_field, bad)
-        result = perplexity(build(loaded.config), loaded.params, loaded.tokenizer, documents)
+        texts = documents(source, arguments.text_field, bad, whole=True)
+        result = perplexity(build(loaded.config), loaded.params, loaded.tokenizer, texts)
         bad.report()
         figures[source] = {
             "documents": result.documents,

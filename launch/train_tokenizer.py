@@ -25,14 +25,15 @@ def main() -> None:
     arguments = common.parse(Arguments, command="launch.train_tokenizer")
 
     from hybriko_jax.data.prepare import train_tokenizer
+    from hybriko_jax.data.sources import BadLines
 
     if arguments.out.exists():
         raise UserError(f"{arguments.out} exists. Give another --out.")
     common.make_directory(arguments.out.absolute().parent)
+    data, bad = arguments.data, BadLines(arguments.data.on_bad_line)
     with common.progress_line() as progress:
-        tokenizer = train_tokenizer(
-            arguments.data, arguments.tokenizer, arguments.vocab_size, progress
-        )
+        tokenizer = train_tokenizer(data, arguments.tokenizer, arguments.vocab_size, progress, bad)
+    bad.report()
     tokenizer.save(arguments.out)
     print(f"{tokenizer.vocab_size:,} pieces, digest {tokenizer.digest()}: {arguments.out}")
 

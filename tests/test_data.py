@@ -1,6 +1,9 @@
 """From sources through the prepared dataset to batches, and on from any row."""
 
 import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import jax
@@ -12,6 +15,7 @@ from hybriko_jax.data import prepare as prepare_module
 from hybriko_jax.data.loader import Rows, batches, fixed_batches
 from hybriko_jax.data.prepare import prepare, train_tokenizer
 from hybriko_jax.data.sample import sample_documents
+from hybriko_jax.data.sources import BadLines
 from hybriko_jax.errors import UserError
 from hybriko_jax.sharding import make_mesh
 from hybriko_jax.tokenizer import train_sentencepiece
@@ -103,12 +107,52 @@ def test_a_stopped_preparation_leaves_nothing(tokenizer, source, tmp_path):
     assert len(prepare(config, tokenizer, tmp_path).train.length_N) > 300
 
 
+def test_of_two_preparations_at_once_the_first_stays(tokenizer, source, tmp_path, monkeypatch):
+    write = prepare_module._write
+
+    def beside_another(data, tokenizer, directory, progress):
+        write(data, tokenizer, directory, progress)
+        whole = tmp_path / directory.name.split(".")[0]
+        shutil.copytree(directory, whole)
+        (whole / "first").touch()
+
+    monkeypatch.setattr(prepare_module, "_write", beside_another)
+    found = prepare(DataConfig(source=(source,), held_out=0.1), tokenizer, tmp_path)
+    assert list(tmp_path.iterdir()) == [found.directory]
+    assert (found.directory / "first").exists()
+
+
+def test_what_killed_preparations_left_is_swept(tokenizer, source, tmp_path):
+    process = subprocess.Popen(["true"])
+    process.wait()
+    dead = tmp_path / f"key{prepare_module._TEMPORARY}{process.pid}"
+    alive = tmp_path / f"key{prepare_module._TEMPORARY}{os.getppid()}"
+    elsewhere = tmp_path / f"key.tmp-elsewhere-{process.pid}"
+    for path in (dead, alive, elsewhere):
+        path.mkdir()
+    prepare(DataConfig(source=(source,), held_out=0.1), tokenizer, tmp_path)
+    assert not dead.exists() and alive.exists() and elsewhere.exists()
+
+
+def test_a_damaged_dataset_is_said(tokenizer, source, tmp_path):
+    config = DataConfig(source=(source,), held_out=0.1)
+    whole = prepare(config, tokenizer, tmp_path).directory
+    (whole / "index.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(UserError, match="is a damaged dataset .* Remove it"):
+        prepare(config, tokenizer, tmp_path)
+
+
 def test_bad_lines_are_told(tokenizer, tmp_path, capsys):
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"text": t}) + "\n" for t in TEXTS[:60]) + "{oops\n")
     result = prepare(DataConfig(source=(str(path),), held_out=0.2), tokenizer, tmp_path)
     assert json.loads((result.directory / "prepared.json").read_text())["bad_lines"] == 1
     assert "a.jsonl:61: not JSON" in capsys.readouterr().out
+    bad = BadLines("skip")
+    train_tokenizer(
+        DataConfig(source=(str(path),)), TokenizerConfig(train_megabytes=0.1), 1000, bad=bad
+    )
+    assert "a.jsonl:61: not JSON" in bad.first[0]
 
 
 def test_an_empty_split_is_refused(tokenizer, tmp_path):
@@ -140,25 +184,27 @@ def test_the_tokenizer_does_not_see_held_out_text(tmp_path):
 def test_an_epoch_holds_every_document_once(prepared, tokenizer):
     all_rows = rows(prepared.train)
     found = []
-    for r in range(all_rows.plan(0).n_rows):
-        row = all_rows[r]
-        starts = np.flatnonzero((row.positions_BL == 0) & (row.tokens_BL != tokenizer.pad_id))
+    whole = all_rows.batch(range(all_rows.plan(0).n_rows))
+    for tokens_L, positions_L in zip(whole.tokens_BL, whole.positions_BL, strict=True):
+        starts = np.flatnonzero((positions_L == 0) & (tokens_L != tokenizer.pad_id))
         for a, b in zip(starts, [*starts[1:], 128], strict=True):
-            piece = row.tokens_BL[a:b]
+            piece = tokens_L[a:b]
             found.extend(piece[piece != tokenizer.pad_id].tolist())
     expected = np.concatenate(prepared.train.read(list(range(len(prepared.train.length_N)))))
     np.testing.assert_array_equal(np.sort(found), np.sort(expected))
 
 
 def test_positions_and_mask_follow_the_documents(prepared):
-    row = rows(prepared.train)[0]
-    at = 0
-    plan = rows(prepared.train).plan(0)
-    for n in plan.length_P[plan.first_R[0] : plan.first_R[1]]:
-        np.testing.assert_array_equal(row.positions_BL[at : at + n], np.arange(n))
-        at += n
-    assert (row.positions_BL[at:] == 0).all() and (row.tokens_BL[at:] == 0).all()
-    np.testing.assert_array_equal(row.loss_mask_BL, row.positions_BL > 0)
+    batch = rows(prepared.train).batch([0, 3])
+    for b, r in enumerate((0, 3)):
+        at = 0
+        for document, begin, n in rows(prepared.train).plan(0).pieces(r):
+            ids = prepared.train.read([document])[0][begin : begin + n]
+            np.testing.assert_array_equal(batch.tokens_BL[b, at : at + n], ids)
+            np.testing.assert_array_equal(batch.positions_BL[b, at : at + n], np.arange(n))
+            at += n
+        assert (batch.positions_BL[b, at:] == 0).all() and (batch.tokens_BL[b, at:] == 0).all()
+    np.testing.assert_array_equal(batch.loss_mask_BL, batch.positions_BL > 0)
 
 
 def collect(all_rows, batch_size, mesh, first_row, n):
@@ -178,8 +224,9 @@ def test_epochs_follow_each_other(prepared):
     n = all_rows.plan(0).n_rows
     assert all_rows.locate(n - 1) == (0, n - 1) and all_rows.locate(n) == (1, 0)
     stream = collect(all_rows, 4, make_mesh("1"), n - 2, 1)
-    np.testing.assert_array_equal(stream[2], all_rows[n].tokens_BL)
-    assert not np.array_equal(all_rows[0].tokens_BL, all_rows[n].tokens_BL)
+    first, again = all_rows.batch([0, n]).tokens_BL
+    np.testing.assert_array_equal(stream[2], again)
+    assert not np.array_equal(first, again)
 
 
 def test_held_out_batches_are_filled_up_with_nothing(prepared):

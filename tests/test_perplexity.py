@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from hybriko_jax.data.sample import sample_documents
-from hybriko_jax.data.sources import BadLines
 from hybriko_jax.errors import UserError
-from hybriko_jax.evaluate.perplexity import perplexity, whole_documents
+from hybriko_jax.evaluate.perplexity import perplexity
 from hybriko_jax.models import build
 from hybriko_jax.tokenizer import train_sentencepiece
 
@@ -61,20 +60,6 @@ def test_long_documents_carry_their_state_on(small, tokenizer, conv_width):
     result = perplexity(model, params, tokenizer, [text, TEXTS[5][:40]])
     expected = sum(nats_apart(whole, params, tokenizer, t) for t in (text, TEXTS[5][:40]))
     assert result.nats == pytest.approx(expected, rel=1e-5)
-
-
-def test_documents_of_a_text_file_are_the_file(tmp_path):
-    content = "\n\n하나\n둘\n\n\n셋\r\n \n넷 끝"
-    (tmp_path / "a.txt").write_bytes(content.encode())
-    found = list(whole_documents(str(tmp_path / "a.txt"), "text", BadLines("skip")))
-    assert "".join(found) == content
-    assert found == ["\n\n하나\n둘\n\n\n", "셋\r\n \n", "넷 끝"]
-
-
-def test_text_that_is_not_utf8_is_refused(tmp_path):
-    (tmp_path / "a.txt").write_bytes("가나다\n".encode() + "가".encode("cp949"))
-    with pytest.raises(UserError, match="a.txt:2: not UTF-8"):
-        list(whole_documents(str(tmp_path / "a.txt"), "text", BadLines("skip")))
 
 
 def test_no_text_is_refused(small, tokenizer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import jax
@@ -11,11 +11,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hybriko_jax.data.batch import Batch
-from hybriko_jax.data.packing import Plan, plan_epoch
+from hybriko_jax.data.packing import Plan, pack, plan_epoch
 from hybriko_jax.data.prepare import Split
 from hybriko_jax.sharding import batch_sharding
 
-_FOREVER = 1 << 40  # rows
+_FOREVER = 1 << 40  # batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,22 +48,11 @@ class Rows:
     def _n_rows(self, epoch):
         return self.plan(epoch).n_rows
 
-    def __getitem__(self, row: int) -> Batch:
-        """One row, without a batch axis."""
-        epoch, r = self.locate(row)
-        plan = self.plan(epoch)
-        pieces = slice(plan.first_R[r], plan.first_R[r + 1])
-        documents = self.split.read(plan.document_P[pieces].tolist())
-        tokens_L = np.full(self.seq_len, self.pad_id, np.int32)
-        positions_L = np.zeros(self.seq_len, np.int32)
-        at = 0
-        for ids, begin, n in zip(
-            documents, plan.begin_P[pieces], plan.length_P[pieces], strict=True
-        ):
-            tokens_L[at : at + n] = ids[begin : begin + n]
-            positions_L[at : at + n] = np.arange(n)
-            at += n
-        return Batch(tokens_L, positions_L, positions_L > 0)
+    def batch(self, numbers: Iterable[int]) -> Batch:
+        """The rows with these numbers, read together."""
+        places = [self.locate(n) for n in numbers]
+        pieces = [self.plan(epoch).pieces(r) for epoch, r in places]
+        return pack(pieces, self.seq_len, self.split.read, self.pad_id)
 
 
 def batches(rows: Rows, batch_size: int, mesh: Mesh, first_row: int = 0) -> Iterator[Batch]:
@@ -83,17 +72,12 @@ def batches(rows: Rows, batch_size: int, mesh: Mesh, first_row: int = 0) -> Iter
         }
     )
 
-    def read(i: int) -> Batch:
-        step, nth = divmod(i, len(mine))
-        return rows[first_row + step * batch_size + mine[nth]]
+    def read(step: int) -> Batch:
+        first = first_row + step * batch_size
+        return rows.batch(first + r for r in mine)
 
-    host_batches = (
-        grain.MapDataset.range(_FOREVER)
-        .map(read)
-        .to_iter_dataset(grain.ReadOptions(num_threads=2, prefetch_buffer_size=4 * len(mine)))
-        .batch(len(mine), drop_remainder=True)
-    )
-    for batch in host_batches:
+    ahead = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    for batch in grain.MapDataset.range(_FOREVER).map(read).to_iter_dataset(ahead):
         yield put(batch, mesh, batch_size)
 
 
@@ -110,9 +94,8 @@ def fixed_batches(rows: Rows, batch_size: int, mesh: Mesh, n: int) -> list[Batch
     """The first n batches of epoch 0, or fewer where it ends; the last is filled up with empty
     rows, of which nothing is predicted."""
     n_rows = min(rows.plan(0).n_rows, n * batch_size)
-    stacked = jax.tree.map(lambda *a: np.stack(a), *(rows[r] for r in range(n_rows)))
     fill = -n_rows % batch_size
-    stacked = jax.tree.map(lambda a: np.pad(a, ((0, fill), (0, 0))), stacked)
+    stacked = jax.tree.map(lambda a: np.pad(a, ((0, fill), (0, 0))), rows.batch(range(n_rows)))
     sharding = batch_sharding(mesh)
     return [
         jax.tree.map(

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from hybriko_jax.data.batch import Batch
+
+Piece = tuple[int, int, int]
+"""(document, where it begins in the document, tokens)."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +30,38 @@ class Plan:
     def n_rows(self) -> int:
         return len(self.first_R) - 1
 
+    def pieces(self, row: int) -> list[Piece]:
+        of_row = slice(self.first_R[row], self.first_R[row + 1])
+        columns = (self.document_P, self.begin_P, self.length_P)
+        return list(zip(*(c[of_row].tolist() for c in columns), strict=True))
+
     def fill(self, seq_len: int) -> float:
         """Share of positions that hold a token."""
         return float(self.length_P.sum()) / (self.n_rows * seq_len)
+
+
+def pack(
+    rows: Sequence[Sequence[Piece]],
+    seq_len: int,
+    read: Callable[[list[int]], list[np.ndarray]],
+    pad_id: int,
+) -> Batch:
+    """Rows filled with the tokens of their pieces.
+
+    Args:
+      read: token ids of the documents with these indices.
+    """
+    tokens_BL = np.full((len(rows), seq_len), pad_id, np.int32)
+    positions_BL = np.zeros((len(rows), seq_len), np.int32)
+    count_L = np.arange(seq_len, dtype=np.int32)
+    documents = iter(read([document for row in rows for document, _, _ in row]))
+    for tokens_L, positions_L, row in zip(tokens_BL, positions_BL, rows, strict=True):
+        at = 0
+        for _, begin, n in row:
+            tokens_L[at : at + n] = next(documents)[begin : begin + n]
+            positions_L[at : at + n] = count_L[:n]
+            at += n
+    return Batch(tokens_BL, positions_BL, positions_BL > 0)
 
 
 def plan_epoch(

@@ -7,7 +7,9 @@ import heapq
 import json
 import os
 import shutil
+import socket
 import unicodedata
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +26,7 @@ from hybriko_jax.tokenizer import SentencePiece, Tokenizer, train_sentencepiece
 SPLITS = ("train", "held_out")
 FORMAT = 2  # change it when a dataset that an older version prepared must not be reused
 _BATCH = 256  # documents tokenized at a time
+_TEMPORARY = f".tmp-{socket.gethostname()}-"  # and the process; other machines may share the cache
 
 Progress = Callable[[str, int, int], None]
 """Told (what is done, documents so far, bytes of text so far)."""
@@ -54,8 +57,8 @@ class Split:
         return builder.as_data_source(self.name)
 
     def read(self, indices: list[int]) -> list[np.ndarray]:
-        """Token ids of the documents with these indices."""
-        return [r["tokens"] for r in self._records.__getitems__(indices)] if indices else []
+        """Token ids of the documents with these indices; many at a time are read faster."""
+        return [r["tokens"] for r in self._records.__getitems__(indices)]
 
 
 @dataclass(frozen=True)
@@ -70,16 +73,20 @@ class Prepared:
 
 
 def train_tokenizer(
-    data: DataConfig, config: TokenizerConfig, vocab_size: int, progress: Progress = no_progress
+    data: DataConfig,
+    config: TokenizerConfig,
+    vocab_size: int,
+    progress: Progress = no_progress,
+    bad: BadLines | None = None,
 ) -> SentencePiece:
     """A new tokenizer, trained on a sample of the training documents.
 
     The sample is the documents with the smallest hashes, up to config.train_megabytes: the same
     whatever the order of the files.
     """
+    bad = bad or BadLines(data.on_bad_line)
     budget, total, n = int(config.train_megabytes * 1e6), 0, 0
     kept: list[tuple[int, str]] = []
-    bad = BadLines(data.on_bad_line)
     for source in data.source:
         for text in documents(source, data.text_field, bad):
             rank = _hash(text)
@@ -103,37 +110,69 @@ def prepare(
     """The prepared dataset of these sources and this tokenizer, made if it is not there.
 
     It is written beside its final place and renamed when it is whole: a run that is stopped in
-    the middle leaves nothing that looks finished.
+    the middle leaves nothing that looks finished. If two runs prepare it at once, the second one
+    takes what the first one made.
 
     Raises:
-      UserError: a source cannot be read, or a split would be empty.
+      UserError: a source cannot be read, a split would be empty, or the dataset is damaged.
     """
     key = [FORMAT, [fingerprint(s) for s in data.source], data.text_field, data.held_out]
     key += [data.on_bad_line, tokenizer.digest()]
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     directory = cache / name
-    if not (directory / "prepared.json").exists():
-        temporary = cache / f"{name}.tmp-{os.getpid()}"
-        shutil.rmtree(temporary, ignore_errors=True)
+    if not directory.exists():
+        _sweep(cache)
+        temporary = cache / f"{name}{_TEMPORARY}{os.getpid()}"
         temporary.mkdir(parents=True)
         try:
             _write(data, tokenizer, temporary, progress)
-            shutil.rmtree(directory, ignore_errors=True)
-            temporary.rename(directory)
+            try:
+                temporary.rename(directory)
+            except OSError:
+                if not directory.exists():
+                    raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return load_prepared(directory)
 
 
 def load_prepared(directory: Path) -> Prepared:
-    """A dataset that `prepare` wrote."""
-    facts = json.loads((directory / "prepared.json").read_text())
-    index = np.load(directory / "index.npz")
-    splits = [
-        Split(directory, s, index[f"{s}_length"], index[f"{s}_source"], facts["bytes"][s])
-        for s in SPLITS
-    ]
-    return Prepared(directory, *splits, digest=facts["digest"])
+    """A dataset that `prepare` wrote.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    try:
+        facts = json.loads((directory / "prepared.json").read_text())
+        with open(directory / "index.npz", "rb") as f:
+            index = dict(np.load(f))
+        splits = [
+            Split(directory, s, index[f"{s}_length"], index[f"{s}_source"], facts["bytes"][s])
+            for s in SPLITS
+        ]
+        return Prepared(directory, *splits, digest=facts["digest"])
+    except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as e:
+        raise UserError(
+            f"{directory} is a damaged dataset ({e}). Remove it, and it is prepared again."
+        ) from None
+
+
+def _sweep(cache):
+    """Removes what killed preparations of this machine left."""
+    for path in cache.glob(f"*{_TEMPORARY}*"):
+        pid = path.name.rpartition("-")[2]
+        if pid.isdigit() and (int(pid) == os.getpid() or not _is_alive(int(pid))):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def _write(data, tokenizer, directory, progress):

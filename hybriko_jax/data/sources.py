@@ -5,22 +5,24 @@ from __future__ import annotations
 import bz2
 import glob
 import gzip
+import hashlib
 import io
 import json
 import lzma
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import zstandard
 
-from hybriko_jax.data.sample import sample_documents
+from hybriko_jax.data import sample
 from hybriko_jax.errors import UserError
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 COMPRESSIONS = (".gz", ".xz", ".zst", ".bz2")
 SAMPLE_DOCUMENTS = 4000
+_SAMPLE_MATERIAL = hashlib.sha256(Path(sample.__file__).read_bytes()).hexdigest()
 
 
 @dataclass
@@ -47,39 +49,40 @@ class BadLines:
         for line in self.first:
             print(f"skipped {line}")
         if self.count > len(self.first):
-            print(
-                f"skipped {self.count:,} bad lines in all; --data.on-bad-line refuse stops at one"
-            )
+            print(f"skipped {self.count:,} bad lines in all")
 
 
 def fingerprint(source: str) -> Any:
     """What changes when the documents of a source may have changed; JSON data."""
     if source == "sample":
-        return [source, SAMPLE_DOCUMENTS]
+        return [source, SAMPLE_DOCUMENTS, _SAMPLE_MATERIAL]
     if source.startswith("tfds:"):
         return source
     files = [p.stat() for p in source_files(source)]
     return [source, [(s.st_size, s.st_mtime_ns) for s in files]]
 
 
-def documents(source: str, text_field: str, bad: BadLines) -> Iterator[str]:
+def documents(source: str, text_field: str, bad: BadLines, whole: bool = False) -> Iterator[str]:
     """The documents of a source, in order.
 
     Args:
-      source: "sample", tfds:NAME or tfds:DIRECTORY, hf:OWNER/NAME:GLOB, a file, directory or glob.
+      source: "sample", tfds:NAME or tfds:DIRECTORY, hf:OWNER/NAME@REVISION:GLOB, a file, directory
+        or glob.
       text_field: field that holds the text, in records that have fields.
       bad: told of every line that cannot be read.
+      whole: documents of a .txt file keep their line ends and the blank lines after them: put
+        together they are the file.
 
     Raises:
       UserError: nothing is there, or nothing that can be read.
     """
     if source == "sample":
-        yield from sample_documents(SAMPLE_DOCUMENTS)
+        yield from sample.sample_documents(SAMPLE_DOCUMENTS)
     elif source.startswith("tfds:"):
-        yield from _tfds_documents(source.removeprefix("tfds:"), text_field)
+        yield from _tfds_documents(source.removeprefix("tfds:"), text_field, bad)
     else:
         for path in source_files(source):
-            yield from file_documents(path, text_field, bad)
+            yield from file_documents(path, text_field, bad, whole)
 
 
 def source_files(source: str) -> list[Path]:
@@ -97,8 +100,8 @@ def source_files(source: str) -> list[Path]:
         files = sorted(Path(p) for p in glob.glob(str(path), recursive=True))
     if not files:
         raise UserError(
-            f"data.source {source}: no such file, directory or glob. Give .txt, .jsonl (also .gz, "
-            ".xz, .zst) or .parquet files, or 'sample'."
+            f"{source}: no such file, directory or glob. Give .txt or .jsonl files (also with "
+            f"{', '.join(COMPRESSIONS)}), .parquet files, or 'sample'."
         )
     for f in files:
         if not _kind(f):
@@ -107,11 +110,13 @@ def source_files(source: str) -> list[Path]:
                 f"also with {', '.join(COMPRESSIONS)}."
             )
         if f.stat().st_size == 0:
-            raise UserError(f"{f} is empty. Remove it from data.source.")
+            raise UserError(f"{f} is empty. Leave it out.")
     return files
 
 
-def file_documents(path: Path, text_field: str, bad: BadLines) -> Iterator[str]:
+def file_documents(
+    path: Path, text_field: str, bad: BadLines, whole: bool = False
+) -> Iterator[str]:
     """The documents of one file; in .txt they are separated by blank lines."""
     kind = _kind(path)
     if kind == ".parquet":
@@ -121,23 +126,13 @@ def file_documents(path: Path, text_field: str, bad: BadLines) -> Iterator[str]:
             if line.strip():
                 yield from _json_document(where, line, text_field, bad)
     else:
-        block: list[str] = []
-        for _, line in _lines(path, bad):
-            if line.strip():
-                block.append(line)
-            elif block:
-                yield "\n".join(block)
-                block = []
-        if block:
-            yield "\n".join(block)
+        for block in _blocks(line for _, line in _lines(path, bad, whole)):
+            lines = block if whole else [line.rstrip("\r\n") for line in block if line.strip()]
+            if lines:
+                yield ("" if whole else "\n").join(lines)
 
 
-def is_text(path: Path) -> bool:
-    """Whether documents are separated by blank lines."""
-    return _kind(path) == ".txt"
-
-
-def open_binary(path: Path) -> BinaryIO:
+def _open(path: Path) -> BinaryIO:
     """A file's bytes, decompressed by its suffix."""
     if path.suffix == ".zst":
         return io.BufferedReader(zstandard.open(path, "rb"))  # type: ignore[arg-type]
@@ -150,16 +145,37 @@ def _kind(path: Path) -> str | None:
     return suffix if known else None
 
 
-def _lines(path, bad):
+def _lines(path, bad, whole=False):
+    """(where, line with its end); `whole` keeps the byte order mark and refuses other encodings."""
     try:
-        with open_binary(path) as f:
+        with _open(path) as f:
             for n, raw in enumerate(f, 1):
                 try:
-                    yield f"{path}:{n}", raw.decode().rstrip("\r\n")
+                    yield f"{path}:{n}", raw.decode("utf-8" if whole or n > 1 else "utf-8-sig")
                 except UnicodeDecodeError as e:
-                    bad.add(f"{path}:{n}", f"not UTF-8 (byte {e.start + 1} of the line)")
+                    why = f"not UTF-8 (byte {e.start + 1} of the line)"
+                    if whole:
+                        raise UserError(f"{path}:{n}: {why}. Convert the file to UTF-8.") from None
+                    bad.add(f"{path}:{n}", why)
     except (OSError, EOFError, lzma.LZMAError, zstandard.ZstdError) as e:
         raise UserError(f"{path}: cannot be read ({e}).") from None
+
+
+def _blocks(lines: Iterable[str]) -> Iterator[list[str]]:
+    """The lines of each document of a .txt file, the blank ones after it among them."""
+    block: list[str] = []
+    begun = ended = False
+    for line in lines:
+        if line.strip():
+            if ended:
+                yield block
+                block = []
+            begun, ended = True, False
+        else:
+            ended = begun
+        block.append(line)
+    if block:
+        yield block
 
 
 def _json_document(where, line, text_field, bad):
@@ -169,7 +185,7 @@ def _json_document(where, line, text_field, bad):
         bad.add(where, f"not JSON ({getattr(e, 'msg', e)})")
         return
     if not isinstance(record, dict) or not isinstance(record.get(text_field), str):
-        bad.add(where, f"no string field {text_field!r} (--data.text-field)")
+        bad.add(where, f"no string field {text_field!r} (option text-field)")
     elif any("\ud800" <= c <= "\udfff" for c in record[text_field]):
         bad.add(where, "half of a surrogate pair, which no UTF-8 text can hold")
     else:
@@ -182,21 +198,22 @@ def _parquet_documents(path, text_field):
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as e:
-        raise UserError(f"{path}: not a Parquet file ({e}).") from None
-    if text_field not in file.schema_arrow.names:
-        raise UserError(
-            f"{path} has no column {text_field!r}; it has {', '.join(file.schema_arrow.names)}. "
-            "Name one by --data.text-field."
-        )
-    kind = file.schema_arrow.field(text_field).type
-    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-        raise UserError(f"{path}: column {text_field!r} holds {kind}, not text.")
-    for batch in file.iter_batches(batch_size=512, columns=[text_field]):
-        yield from (t for t in batch.column(0).to_pylist() if t)
+        names = file.schema_arrow.names
+        if text_field not in names:
+            raise UserError(
+                f"{path} has no column {text_field!r}; it has {', '.join(names)}. Name one by the "
+                "option text-field."
+            )
+        kind = file.schema_arrow.field(text_field).type
+        if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+            raise UserError(f"{path}: column {text_field!r} holds {kind}, not text.")
+        for batch in file.iter_batches(batch_size=512, columns=[text_field]):
+            yield from (t for t in batch.column(0).to_pylist() if t)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: not a Parquet file that can be read ({e}).") from None
 
 
-def _tfds_documents(name, text_field):
+def _tfds_documents(name, text_field, bad):
     import tensorflow_datasets as tfds
 
     try:
@@ -213,28 +230,45 @@ def _tfds_documents(name, text_field):
             "python -m venv tf && tf/bin/pip install tensorflow tensorflow-datasets apache-beam && "
             f"tf/bin/tfds build {name} --file_format=array_record, then give tfds:DIRECTORY."
         ) from None
-    for record in data:
+    for n, record in enumerate(data):
         if text_field not in record:
             raise UserError(
                 f"tfds:{name} has no field {text_field!r}; it has {', '.join(record)}. Name one by "
-                "--data.text-field."
+                "the option text-field."
             )
         value = record[text_field]
-        yield value.decode() if isinstance(value, bytes) else value
+        if not isinstance(value, bytes | str):
+            raise UserError(
+                f"tfds:{name}: field {text_field!r} holds {type(value).__name__}, not text. Name "
+                "another by the option text-field."
+            )
+        try:
+            yield value.decode() if isinstance(value, bytes) else value
+        except UnicodeDecodeError as e:
+            bad.add(f"tfds:{name}:{n}", f"not UTF-8 (byte {e.start + 1})")
 
 
 def _hub_files(source):
+    """The files of hf:OWNER/NAME:GLOB, or of hf:OWNER/NAME@REVISION:GLOB."""
     from huggingface_hub import snapshot_download
 
-    _, repository, pattern = source.split(":", 2)
+    name, _, pattern = source.removeprefix("hf:").partition(":")
+    repository, _, revision = name.partition("@")
+    if not pattern or "/" not in repository:
+        raise UserError(f"{source}: give hf:OWNER/NAME:GLOB or hf:OWNER/NAME@REVISION:GLOB.")
     try:
-        folder = snapshot_download(repository, repo_type="dataset", allow_patterns=pattern)
+        folder = snapshot_download(
+            repository,
+            repo_type="dataset",
+            revision=revision or None,
+            allow_patterns=pattern,
+        )
     except Exception as e:  # the Hub's client raises many kinds where it cannot be reached
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise UserError(
             f"{source}: the Hugging Face Hub cannot be reached, or has no such dataset ({reason}). "
-            "Train on your own files with --data.source FILES, or on the built-in sample with "
-            "--data.source sample."
+            "Give files of your own in its place, or 'sample', the built-in one (launch.pretrain: "
+            "--data.source sample)."
         ) from None
     files = sorted(Path(folder).glob(pattern))
     if not files:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -15,9 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hybriko_jax.config import TrainConfig
-from hybriko_jax.data.batch import Batch
-from hybriko_jax.data.packing import plan_epoch
-from hybriko_jax.data.sources import BadLines, file_documents, is_text, open_binary, source_files
+from hybriko_jax.data.packing import pack, plan_epoch
 from hybriko_jax.errors import UserError
 from hybriko_jax.models import init_state, make_room
 from hybriko_jax.tokenizer import Tokenizer
@@ -44,22 +41,6 @@ class Perplexity:
     @property
     def bits_per_byte(self) -> float:
         return self.nats / math.log(2) / self.bytes
-
-
-def whole_documents(source: str, text_field: str, bad: BadLines) -> Iterator[str]:
-    """Documents of files, such that those of a .txt file, put together, are the file.
-
-    A document of a .txt file ends with the blank lines after it. Records of other formats give
-    their text field.
-
-    Raises:
-      UserError: no such file, or a .txt file is not UTF-8.
-    """
-    for path in source_files(source):
-        if is_text(path):
-            yield from _with_blank_lines(path)
-        else:
-            yield from file_documents(path, text_field, bad)
 
 
 def perplexity(
@@ -97,16 +78,9 @@ def _packed_nats(model, params, ids, row):
     step = jax.jit(functools.partial(eval_step, model=model, config=TrainConfig()))
     total = 0.0
     for first in range(0, plan.n_rows, ROWS):
-        tokens_BL = np.zeros((ROWS, row), np.int32)
-        positions_BL = np.zeros((ROWS, row), np.int32)
-        for b, r in enumerate(range(first, min(first + ROWS, plan.n_rows))):
-            at = 0
-            for document in plan.document_P[plan.first_R[r] : plan.first_R[r + 1]]:
-                n = len(ids[document])
-                tokens_BL[b, at : at + n] = ids[document]
-                positions_BL[b, at : at + n] = np.arange(n)
-                at += n
-        nats, _ = step(params, Batch(tokens_BL, positions_BL, positions_BL > 0))
+        rows = [plan.pieces(r) for r in range(first, min(first + ROWS, plan.n_rows))]
+        rows += [[]] * (ROWS - len(rows))
+        nats, _ = step(params, pack(rows, row, lambda documents: [ids[i] for i in documents], 0))
         total += float(nats)
     return total
 
@@ -137,25 +111,3 @@ def _piece_nats(model, params, inputs_BL, targets_BL, positions_BL, mask_BL, sta
     log_p_BLV = jax.nn.log_softmax(logits_BLV)
     nats_BL = -jnp.take_along_axis(log_p_BLV, targets_BL[..., None], axis=-1)[..., 0]
     return jnp.sum(nats_BL * mask_BL), state
-
-
-def _with_blank_lines(path: Path) -> Iterator[str]:
-    document: list[str] = []
-    ended = False
-    with open_binary(path) as f:
-        for n, raw in enumerate(f, 1):
-            try:
-                line = raw.decode()
-            except UnicodeDecodeError as e:
-                raise UserError(
-                    f"{path}:{n}: not UTF-8 (byte {e.start + 1} of the line), so its bits per byte "
-                    "are not defined. Convert the file to UTF-8."
-                ) from None
-            blank = not line.strip()
-            if ended and not blank:
-                yield "".join(document)
-                document = []
-            document.append(line)
-            ended = blank and bool("".join(document).strip())
-    if document:
-        yield "".join(document)
