@@ -6,6 +6,7 @@ One table, read both ways. PyTorch keeps a kernel as (out, in), so kernels are t
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import flax.linen as nn
 import flax.traverse_util
@@ -71,7 +72,8 @@ def torch_shapes(config: HybriKoConfig) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors of a model by their name."""
     tokens_BL = jax.ShapeDtypeStruct((1, 1), np.int32)
     variables = jax.eval_shape(build(config).init, jax.random.key(0), tokens_BL, tokens_BL)
-    paths = flax.traverse_util.flatten_dict(nn.unbox(variables)["params"], sep="/")
+    params: Any = nn.unbox(variables)["params"]
+    paths: Any = flax.traverse_util.flatten_dict(params, sep="/")
     return {
         _rename(path, _TO_TORCH): p.shape[::-1] if _is_kernel(path) else p.shape
         for path, p in paths.items()

@@ -208,7 +208,7 @@ def _write(data, tokenizer, directory, progress):
                 ids = np.array([tokenizer.bos_id, *ids, tokenizer.eos_id], dtype)
                 writer.add_examples({split: [{"tokens": ids}]})
                 if split == "train":
-                    digest.update(ids)
+                    digest.update(ids.tobytes())
                 lengths[split].append(len(ids))
                 sources[split].append(i)
                 n_bytes[split] += len(text.encode())
@@ -226,8 +226,8 @@ def _write(data, tokenizer, directory, progress):
     index |= {f"{s}_source": np.array(sources[s], np.int16) for s in SPLITS}
     np.savez(directory / "index.npz", **index)  # type: ignore[arg-type]
     bad.report()
-    digest.update(index["train_length"])
-    digest.update(index["train_source"])
+    digest.update(index["train_length"].tobytes())
+    digest.update(index["train_source"].tobytes())
     facts = {
         "digest": digest.hexdigest()[:16],
         "source": data.source,
