@@ -1,4 +1,8 @@
-"""Evaluate a model: python -m launch.evaluate perplexity --checkpoint C --data FILES."""
+"""Evaluate a model.
+
+python -m launch.evaluate perplexity --checkpoint C --data FILES
+python -m launch.evaluate function-calling --checkpoint C --data SAMPLES.jsonl
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,23 @@ class Perplexity:
     data: tuple[str, ...]
     """Sources, as --data.source of launch.pretrain takes them; text files to their last byte."""
     text_field: str = "text"
+    json: Path | None = None
+    """Also write the figures to this file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionCalling:
+    """Right actions and arguments of a model's calls, with grounded decoding and without."""
+
+    checkpoint: Path
+    """A run's workdir, or a model's folder."""
+    data: Path
+    """JSONL: lines of launch.synthesize, {"id", "query", "action", "arguments"}, or dialogues."""
+    grounded: bool | None = None
+    """Only with grounding, or only without. By default both, side by side."""
+    out: Path | None = None
+    """Write {"id", "action", "arguments"} of the predictions (the grounded ones, if both)."""
+    batch_size: int = 32
     json: Path | None = None
     """Also write the figures to this file."""
 
@@ -67,7 +88,64 @@ def evaluate_perplexity(arguments: Perplexity) -> None:
         arguments.json.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
 
 
-EVALUATIONS = {"perplexity": (Perplexity, evaluate_perplexity)}
+def evaluate_function_calling(arguments: FunctionCalling) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from hybriko_jax.evaluate import function_calling as fc
+    from hybriko_jax.models import build
+
+    asked = fc.read_questions(arguments.data)
+    loaded = common.load_checkpoint(arguments.checkpoint)
+    model = build(loaded.config)
+    ways = (True, False) if arguments.grounded is None else (arguments.grounded,)
+    scores, figures = {}, {}
+    for grounded in ways:
+        how = "grounded" if grounded else "not grounded"
+        predictions = []
+        for prediction in fc.predict(
+            model,
+            loaded.params,
+            loaded.tokenizer,
+            asked,
+            system=loaded.system,
+            grounded=grounded,
+            batch_size=arguments.batch_size,
+        ):
+            predictions.append(prediction)
+            if len(predictions) % (8 * arguments.batch_size) == 0:
+                print(f"{how}: {len(predictions):,} of {len(asked):,}", file=sys.stderr)
+        scores[how] = fc.score(asked, predictions)
+        if arguments.out and (grounded or len(ways) == 1):
+            lines = [
+                {"id": p.id, "action": p.action, "arguments": p.arguments} for p in predictions
+            ]
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            arguments.out.write_text(text)
+    loss = fc.evaluation_loss(model, loaded.params, loaded.tokenizer, asked, loaded.system)
+    table = Table(
+        "",
+        "asked",
+        "",
+        *next(iter(scores["grounded" if True in ways else "not grounded"].values())).rates(),
+    )
+    for name in scores[next(iter(scores))]:
+        for how, by_name in scores.items():
+            rates = by_name[name].rates()
+            figures.setdefault(name, {})[how] = {k: v for k, v in rates.items()}
+            cells = [f"{p:.1%} ({low:.1%} to {high:.1%})" for p, low, high in rates.values()]
+            table.add_row(name, f"{by_name[name].asked:,}", how, *cells)
+    Console(width=max(Console().width, 150)).print(table)
+    print(f"evaluation loss {loss:.4f} nats per token of the right answers")
+    if arguments.json:
+        report = {"loss": loss, "scores": figures}
+        arguments.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+
+
+EVALUATIONS = {
+    "perplexity": (Perplexity, evaluate_perplexity),
+    "function-calling": (FunctionCalling, evaluate_function_calling),
+}
 
 if __name__ == "__main__":
     common.run(main)

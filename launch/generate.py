@@ -48,7 +48,7 @@ def main() -> None:
     tokens = generate(
         build(loaded.config),
         loaded.params,
-        prompt,
+        [prompt],
         arguments.tokens,
         stop=(tokenizer.eos_id,),
         temperature=arguments.temperature,
@@ -56,7 +56,7 @@ def main() -> None:
         top_p=arguments.top_p,
         seed=arguments.seed,
     )
-    for text in spelled(tokenizer, prompt, tokens):
+    for text in spelled(tokenizer, prompt, (int(token_B[0]) for token_B in tokens)):
         print(text, end="", flush=True)
     print()
 

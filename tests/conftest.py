@@ -1,6 +1,7 @@
 """Eight virtual CPU devices, set before JAX starts."""
 
 import os
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUM_CPU_DEVICES"] = "8"
@@ -9,6 +10,7 @@ import jax
 import pytest
 
 from hybriko_jax.config import HybriKoConfig
+from hybriko_jax.tokenizer import SentencePiece
 
 
 @pytest.fixture
@@ -22,3 +24,9 @@ def small() -> HybriKoConfig:
 @pytest.fixture
 def key() -> jax.Array:
     return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def mini_tokenizer() -> SentencePiece:
+    """The tokenizer of the small model that ships."""
+    return SentencePiece(Path(__file__).parent.parent / "checkpoints/hybriko-mini/tokenizer.model")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hybriko_jax.decode.generate import generate
+from hybriko_jax.decode.generate import continuations
 from hybriko_jax.decode.sampling import sample
 from hybriko_jax.models import build
 
@@ -46,7 +46,7 @@ def model_and_params(small):
 def test_greedy_generation_repeats_the_full_forward(model_and_params):
     model, params = model_and_params
     prompt = [2, 17, 45, 8, 60]
-    found = list(generate(model, params, prompt, 12, temperature=0))
+    found = continuations(model, params, [prompt], 12, temperature=0)[0]
     ids = np.array([*prompt, *found])[None]
     out, _ = model.apply({"params": params}, ids, np.arange(ids.shape[1])[None])
     assert found == out[0, len(prompt) - 1 : -1].argmax(axis=-1).tolist()
@@ -54,15 +54,38 @@ def test_greedy_generation_repeats_the_full_forward(model_and_params):
 
 def test_a_stop_token_ends_and_is_not_given(model_and_params):
     model, params = model_and_params
-    found = list(generate(model, params, [2, 5], 10, temperature=0))
+    found = continuations(model, params, [[2, 5]], 10, temperature=0)[0]
     stop = found[4]
     assert (
-        list(generate(model, params, [2, 5], 10, temperature=0, stop=(stop,)))
+        continuations(model, params, [[2, 5]], 10, temperature=0, stop=(stop,))[0]
         == (found[: found.index(stop)])
     )
 
 
 def test_a_seed_repeats_itself(model_and_params):
     model, params = model_and_params
-    a, b, c = (list(generate(model, params, [2, 5], 20, seed=s)) for s in (1, 1, 2))
+    a, b, c = (continuations(model, params, [[2, 5]], 20, seed=s) for s in (1, 1, 2))
     assert a == b != c
+
+
+def test_rows_of_a_batch_do_not_know_of_each_other(model_and_params):
+    model, params = model_and_params
+    prompts = [[2, 17, 45, 8, 60], [2, 9], [2, 30, 31, 32]]
+    together = continuations(model, params, prompts, 12, temperature=0)
+    apart = [continuations(model, params, [p], 12, temperature=0)[0] for p in prompts]
+    assert together == apart
+
+
+def test_only_tokens_that_the_mask_allows_are_chosen(model_and_params):
+    model, params = model_and_params
+    allowed = [{33, 40}, {5}]
+
+    def mask(last_B):
+        bits_BN = np.zeros((2, -(-model.config.vocab_size // 32)), np.int32)
+        for b, tokens in enumerate(allowed):
+            for t in tokens:
+                bits_BN[b, t // 32] |= 1 << t % 32
+        return bits_BN
+
+    found = continuations(model, params, [[2, 17], [2, 9]], 8, mask=mask)
+    assert all(set(row) <= tokens for row, tokens in zip(found, allowed, strict=True))

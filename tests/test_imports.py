@@ -18,11 +18,16 @@ ALLOWED = {
     "sharding": ("config",),
     "layers": ("sharding",),
     "models": ("layers", "sharding", "config"),
-    "data": ("tokenizer", "sharding", "config"),
-    "decode": ("models",),
+    "korean": (),
+    "linux": (),
+    "prompts": ("tokenizer",),
+    "data": ("prompts", "linux", "korean", "tokenizer", "sharding", "config"),
+    "decode": ("models", "korean", "tokenizer"),
     "convert": ("models", "tokenizer", "config"),
     "training": ("models", "data", "layers", "sharding", "config"),
-    "evaluate": ("training", "models", "data", "tokenizer", "config"),
+    "evaluate": (
+        *("training", "decode", "models", "data", "linux", "prompts", "tokenizer", "config"),
+    ),
 }
 # Heavy dependencies and the one part that may name them.
 HOMES = {"tensorflow_datasets": "data", "grain": "data", "torch": None, "transformers": None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -12,10 +13,19 @@ from jax.sharding import Mesh
 
 from hybriko_jax.data.batch import Batch
 from hybriko_jax.data.packing import Plan, pack, plan_epoch
-from hybriko_jax.data.prepare import Split
 from hybriko_jax.sharding import batch_sharding
 
 _FOREVER = 1 << 40  # batches
+
+
+class Documents(Protocol):
+    """What rows are made of: a `prepare.Split`, or conversations."""
+
+    @property
+    def length_N(self) -> np.ndarray: ...
+    @property
+    def source_N(self) -> np.ndarray: ...
+    def read(self, indices: list[int], /) -> list[np.ndarray]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +36,7 @@ class Rows:
     or processes, reads on exactly where it stopped.
     """
 
-    split: Split
+    split: Documents
     weights: tuple[float, ...]
     seq_len: int
     seed: int

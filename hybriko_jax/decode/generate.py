@@ -1,23 +1,27 @@
-"""A prompt continued token by token."""
+"""Prompts continued token by token, many at a time."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hybriko_jax.decode.sampling import sample
 from hybriko_jax.models import init_state
 
+Mask = Callable[[np.ndarray | None], np.ndarray]
+"""From the tokens chosen last (None at first) to the bits of those that may come next."""
+
 
 def generate(
     model: nn.Module,
     params: Any,
-    prompt: Sequence[int],
+    prompts: Sequence[Sequence[int]],
     max_tokens: int,
     *,
     stop: Sequence[int] = (),
@@ -25,37 +29,60 @@ def generate(
     top_k: int = 0,
     top_p: float = 1.0,
     seed: int = 0,
-) -> Iterator[int]:
-    """Tokens after a prompt, each as soon as it is drawn.
+    mask: Mask | None = None,
+) -> Iterator[np.ndarray]:
+    """Tokens after prompts, each step as soon as it is drawn.
 
     Args:
-      prompt: token ids, the start token first.
-      max_tokens: how many to draw at most.
-      stop: ids that end the text; not yielded themselves.
+      prompts: token ids of each row, the start token first.
+      max_tokens: how many to draw at most for a row.
+      stop: ids that end a row.
       temperature, top_k, top_p: see `sample`.
+      mask: tokens that are allowed, as in `constrain.Masks`; None allows all.
+
+    Yields:
+      token_B of every step, -1 in rows that have ended; the token that ends a row is not
+      yielded. Ends when all rows have.
     """
-    step = jax.jit(
-        functools.partial(_step, model, temperature=temperature, top_k=top_k, top_p=top_p),
-        donate_argnames="state",
-    )
-    # The prompt's length and the capacity are rounded up, so that few shapes are compiled.
-    length = -(-len(prompt) // 64) * 64
-    pad = length - len(prompt)
-    state = init_state(model.config, batch=1, capacity=-(-(length + max_tokens) // 256) * 256)
+    length = max(len(p) for p in prompts)
+    # The length and the capacity are rounded up, so that few shapes are compiled.
+    length = -(-length // 64) * 64
+    state = init_state(model.config, len(prompts), -(-(length + max_tokens) // 256) * 256)
     # Padding comes first: pad tokens are documents of their own, and the prompt forgets them.
-    tokens_BL = np.pad(np.array(prompt, np.int32), (pad, 0))[None]
-    positions_BL = np.pad(np.arange(len(prompt), dtype=np.int32), (pad, 0))[None]
-    key = jax.random.key(seed)
+    tokens_BL = np.stack([np.pad(np.array(p, np.int32), (length - len(p), 0)) for p in prompts])
+    positions_BL = np.stack(
+        [np.pad(np.arange(len(p), dtype=np.int32), (length - len(p), 0)) for p in prompts]
+    )
+    position_B = np.array([len(p) for p in prompts], np.int32)
+    live_B = np.ones(len(prompts), bool)
+    key, token_B = jax.random.key(seed), None
+    logits_BV, state = _step(model, params, tokens_BL, positions_BL, state)
     for n in range(max_tokens):
-        token_B, state = step(params, tokens_BL, positions_BL, state=state, key=key, n=n)
-        token = int(token_B[0])
-        if token in stop:
+        bits_BN = None if mask is None else mask(token_B)  # while the device is still at work
+        token_B = np.asarray(_choose(logits_BV, bits_BN, key, n, temperature, top_k, top_p))
+        live_B = live_B & ~np.isin(token_B, stop)
+        if not live_B.any():
             return
-        yield token
-        tokens_BL = token_B[:, None]
-        positions_BL = np.array([[len(prompt) + n]], np.int32)
+        yield np.where(live_B, token_B, -1)
+        logits_BV, state = _step(model, params, token_B[:, None], (position_B + n)[:, None], state)
 
 
-def _step(model, params, tokens_BL, positions_BL, *, state, key, n, **how):
-    logits_BLV, state = model.apply({"params": params}, tokens_BL, positions_BL, state)
-    return sample(jax.random.fold_in(key, n), logits_BLV[:, -1], **how), state
+def continuations(*args: Any, **kwargs: Any) -> list[list[int]]:
+    """`generate`, all at once: the new tokens of every row."""
+    columns = list(generate(*args, **kwargs))
+    return [[int(t) for t in row if t >= 0] for row in np.stack(columns, 1)] if columns else [[]]
+
+
+@functools.partial(jax.jit, static_argnums=0, donate_argnums=4)
+def _step(model, params, tokens_BL, positions_BL, state):
+    x_BLD, state = model.apply({"params": params}, tokens_BL, positions_BL, state, method="hidden")
+    return model.apply({"params": params}, x_BLD[:, -1:], method="logits")[:, 0], state
+
+
+@functools.partial(jax.jit, static_argnums=(4, 5, 6))
+def _choose(logits_BV, bits_BN, key, n, temperature, top_k, top_p):
+    if bits_BN is not None:
+        allowed_BNK = (bits_BN[..., None] >> jnp.arange(32)) & 1
+        allowed_BV = allowed_BNK.reshape(len(bits_BN), -1)[:, : logits_BV.shape[1]]
+        logits_BV = jnp.where(allowed_BV == 1, logits_BV, -jnp.inf)
+    return sample(jax.random.fold_in(key, n), logits_BV, temperature, top_k, top_p)

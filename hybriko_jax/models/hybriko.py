@@ -155,9 +155,13 @@ class HybriKo(nn.Module):
           logits_BLV in float32, and the state after the last token (None if none was given).
         """
         x_BLD, state = self.hidden(tokens_BL, positions_BL, state)
+        return self.logits(x_BLD), state
+
+    def logits(self, x_BLD: jax.Array) -> jax.Array:
+        """logits_BLV of hidden states."""
         logits_BLV = einsum("BLD,VD->BLV", x_BLD, self.unembedding(), self.config.dtype)
         cap = self.config.logits_soft_cap
-        return (logits_BLV if cap is None else cap * jnp.tanh(logits_BLV / cap)), state
+        return logits_BLV if cap is None else cap * jnp.tanh(logits_BLV / cap)
 
     def hidden(self, tokens_BL, positions_BL, state=None) -> tuple[jax.Array, State | None]:
         """x_BLD that the unembedding turns into logits, and the state."""

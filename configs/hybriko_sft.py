@@ -1,0 +1,32 @@
+"""Function calling: a small model tuned on requests and the calls that answer them.
+
+    python -m launch.synthesize --n 60000 --out fc.jsonl --held-out fc.held_out.jsonl
+    python -m launch.sft --base checkpoints/hybriko-mini --samples fc.jsonl
+
+The model is that of --base; only how it is computed is taken from here.
+"""
+
+from hybriko_jax.config import (
+    DataConfig,
+    HybriKoConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainConfig,
+)
+
+
+def config() -> RunConfig:
+    return RunConfig(
+        model=HybriKoConfig(dtype="bfloat16"),
+        data=DataConfig(source=("sample",), held_out=0.01),
+        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, final_fraction=0.05),
+        train=TrainConfig(
+            steps=2000,
+            batch_size=8,
+            seq_len=512,
+            eval_every=250,
+            eval_batches=16,
+            save_every=250,
+            keep_last=1,
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Linux tools that a model may call."""

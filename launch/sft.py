@@ -1,0 +1,174 @@
+"""Tune a model on conversations: python -m launch.sft --base MODEL --samples FILE.jsonl."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from hybriko_jax.config import RunConfig, parse_mesh, to_json
+from hybriko_jax.errors import UserError
+from hybriko_jax.files import write_file
+from launch import common, pretrain
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+SETTINGS = "sft.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What is learned, besides how."""
+
+    samples: str
+    """A JSONL file of samples, as launch.synthesize writes it."""
+    held_out: str | None = None
+    """Samples to evaluate on. None keeps every hundredth of --samples for it."""
+    prompt: Literal["compact", "full"] = "compact"
+    """The system prompt: one line, or the JSON schema of every tool."""
+    text_share: float = 0.2
+    """Share of ordinary text, from data.source, among all tokens: the model stays a language
+    model."""
+
+    def __post_init__(self):
+        if not 0 <= self.text_share < 1:
+            raise UserError(f"--text-share {self.text_share} must be 0 or more, and less than 1.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Tune a model on conversations; only the assistant's words and the text are learned."""
+
+    base: Path
+    """A run's workdir, or a model's folder, to start from."""
+    config: str = "hybriko_sft"
+    """A name in configs/."""
+    mesh: str = "1"
+    """Devices, as in launch.pretrain."""
+    workdir: Path = Path("runs/sft")
+    """Where everything is written. A run that it holds is continued."""
+    settings: Annotated[Settings, tyro.conf.arg(name="")]
+    run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
+
+
+def main() -> None:
+    accelerator = common.accelerator()
+    if not accelerator:
+        common.prepare_cpu(math.prod(parse_mesh(common.option("mesh") or "1").values()))
+    name = common.option("config") or "hybriko_sft"
+    settings = Settings(samples=common.option("samples") or tyro.MISSING)
+    base = Path(common.option("base") or ".")
+    default = Arguments(base=base, config=name, settings=settings, run=common.load_config(name))
+    arguments = common.parse(Arguments, default, "launch.sft")
+    if not common.option("base"):
+        raise UserError("--base is missing. Give a run's workdir or a model's folder.")
+    common.start_jax(accelerator)
+    with pretrain.enough_memory():
+        sft(arguments, pretrain._mesh(arguments.mesh, arguments.run.train))
+
+
+def sft(arguments: Arguments, mesh: Mesh) -> None:
+    """Tokenizes the samples, trains, and reports."""
+    from hybriko_jax.data.conversations import (
+        ConversationRows,
+        conversations,
+        read_samples,
+        text_weight,
+    )
+    from hybriko_jax.data.loader import batches, fixed_batches
+    from hybriko_jax.linux.tools import TOOLS
+    from hybriko_jax.models import build
+    from hybriko_jax.prompts import system_prompt
+    from hybriko_jax.training.flops import matmul_flops_per_token
+    from hybriko_jax.training.signals import Stopped
+    from hybriko_jax.training.train import held_out_evaluation, train
+
+    settings, workdir = arguments.settings, arguments.workdir
+    base = common.load_checkpoint(arguments.base)
+    tokenizer = base.tokenizer
+    dtype = arguments.run.model.dtype
+    config = dataclasses.replace(arguments.run, model=dataclasses.replace(base.config, dtype=dtype))
+    c = config.train
+    samples = read_samples(Path(settings.samples))
+    held_out = read_samples(Path(settings.held_out)) if settings.held_out else samples[::100]
+    if not settings.held_out:
+        samples = [s for i, s in enumerate(samples) if i % 100]
+    common.make_directory(workdir)
+    common.lock(workdir)
+    _same_settings(workdir, settings)
+    tokenizer.save(workdir / "tokenizer.model")
+    write_file(workdir / "config.json", to_json(config))
+    common.say(to_json(settings).rstrip())
+    common.say(to_json(config).rstrip())
+    text = None
+    if settings.text_share:
+        text = common.prepared_data(config, tokenizer, workdir).train
+    system = system_prompt(settings.prompt, [tool.schema for tool in TOOLS])
+    write_file(workdir / common.SYSTEM_PROMPT, system)
+    mixture = conversations(tokenizer, samples, system, text, longest=c.seq_len)
+    said, chat = sum(int(m.sum()) for m in mixture.said), sum(len(t) for t in mixture.tokens)
+    weights: tuple[float, ...] = (1.0,)
+    if text is not None:
+        weights = (1.0, text_weight(chat, int(text.length_N.sum()), settings.text_share))
+    rows = ConversationRows(mixture, weights, c.seq_len, c.seed, tokenizer.pad_id)
+    plan = rows.plan(0)
+    common.say(
+        f"{len(samples):,} samples, {chat:,} tokens, {said:,} of them the assistant's; with text "
+        f"an epoch is {plan.n_rows:,} rows, {plan.fill(c.seq_len):.2%} full"
+    )
+    unseen = conversations(tokenizer, held_out, system, longest=c.seq_len)
+    unseen_rows = ConversationRows(unseen, (1.0,), c.seq_len, c.seed, tokenizer.pad_id)
+    model = build(config.model)
+    evaluate = held_out_evaluation(
+        model,
+        config,
+        mesh,
+        fixed_batches(unseen_rows, c.batch_size, mesh, c.eval_batches),
+        token_bytes_V=tokenizer.token_bytes(),
+    )
+    peak = common.peak_flops(None, mesh, dtype)
+    try:
+        records = train(
+            config,
+            model,
+            mesh,
+            workdir,
+            lambda row: batches(rows, c.batch_size, mesh, row),
+            evaluate,
+            data_digest=_digest(mixture),
+            init_params=base.params,
+            peak_tokens_per_second=peak and peak / matmul_flops_per_token(config.model, c.seq_len),
+        )
+    except Stopped as stopped:
+        common.say(f"saved in {workdir}; the same command goes on from there")
+        common.leave(stopped.exit_code)
+    pretrain._report(records, workdir)
+
+
+def _same_settings(workdir, settings):
+    saved = workdir / SETTINGS
+    if saved.exists() and saved.read_text() != to_json(settings):
+        raise UserError(
+            f"The run in {workdir} was begun with other settings ({saved}). Keep them, or give "
+            "another --workdir."
+        )
+    write_file(saved, to_json(settings))
+
+
+def _digest(mixture):
+    """Names the tokens that row numbers count."""
+    digest = hashlib.sha256()
+    for tokens in mixture.tokens:
+        digest.update(tokens.tobytes())
+    digest.update(mixture.length_N.tobytes())
+    return digest.hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    common.run(main)

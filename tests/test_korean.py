@@ -1,0 +1,65 @@
+"""Particles, numerals and what is glued to names."""
+
+import pytest
+
+from hybriko_jax.korean import (
+    NUMBER_WORDS,
+    native_number,
+    numbers_in,
+    particle,
+    sino_number,
+    split_particles,
+)
+
+
+@pytest.mark.parametrize(
+    "word,closed,expected",
+    [
+        ("책", "을", "을"),
+        ("메모", "을", "를"),
+        ("서울", "으로", "로"),
+        ("부산", "으로", "으로"),
+        ("a.html", "을", "을"),
+        ("a.txt", "을", "를"),
+        ("문서(3)", "이", "이"),
+        ("사진", "이랑", "이랑"),
+        ("지도", "이라는", "라는"),
+    ],
+)
+def test_a_particle_fits_the_last_sound(word, closed, expected):
+    assert particle(word, closed) == expected
+
+
+def test_numerals():
+    spoken = [native_number(n) for n in (1, 5, 12, 20, 21, 99)]
+    assert spoken == ["한", "다섯", "열두", "스무", "스물한", "아흔아홉"]
+    assert [sino_number(n) for n in (10, 15, 100, 240, 1000)] == [
+        "십",
+        "십오",
+        "백",
+        "이백사십",
+        "천",
+    ]
+    assert all(NUMBER_WORDS[native_number(n)] == n for n in range(1, 100))
+
+
+@pytest.mark.parametrize(
+    "text,expected",
+    [
+        ("앞에서 네 줄만", [4]),
+        ("맨 아래 열 다섯줄 봐줘", [15]),
+        ("20번 보내", [20]),
+        ("스무 줄", [20]),
+        ("a2.txt 마지막 이십 줄", [2, 20]),
+        ("아무것도 없음", []),
+    ],
+)
+def test_numbers_of_a_text(text, expected):
+    assert numbers_in(text) == expected
+
+
+def test_glued_particles_come_off_and_the_word_itself_stays():
+    assert split_particles("음악폴더로")[0] == "음악폴더로"
+    assert {"음악폴더", "음악"} <= set(split_particles("음악폴더로"))
+    assert "메모" in split_particles("메모를")
+    assert split_particles("를") == ["를"]
