@@ -46,6 +46,10 @@ def rows(split, **kwargs):
     return Rows(split, **({"weights": (), "seq_len": 128, "seed": 0, "pad_id": 0} | kwargs))
 
 
+def is_held_out(text):
+    return prepare_module._is_held_out(prepare_module._hash(text), 0.1)
+
+
 def texts_of(split, tokenizer):
     documents = split.read(list(range(len(split.length_N))))
     assert all(d[0] == tokenizer.bos_id and d[-1] == tokenizer.eos_id for d in documents)
@@ -83,17 +87,20 @@ def test_a_prepared_dataset_is_reused(tokenizer, source, tmp_path, monkeypatch):
 
 
 def test_the_digest_names_the_training_documents(prepared, tokenizer, tmp_path):
-    def digest(name, texts):
+    def again(name, texts):
         path = tmp_path / name
         path.write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
-        return prepare(DataConfig(source=(str(path),), held_out=0.1), tokenizer, tmp_path).digest
+        return prepare(DataConfig(source=(str(path),), held_out=0.1), tokenizer, tmp_path)
 
-    held_out = texts_of(prepared.held_out, tokenizer)[0]
-    changed = [t.replace("다", "가") if t == TEXTS[5] else t for t in TEXTS]
-    assert digest("same.jsonl", TEXTS) == prepared.digest
-    assert digest("held-out.jsonl", [t for t in TEXTS if t != held_out]) == prepared.digest
-    assert digest("changed.jsonl", changed) != prepared.digest
-    assert digest("order.jsonl", reversed(TEXTS)) != prepared.digest
+    train, held_out = (texts_of(s, tokenizer) for s in (prepared.train, prepared.held_out))
+    changes = ((t, t.replace("1", "2")) for t in train if "1" in t)  # a digit is a token
+    old, new = next(c for c in changes if not is_held_out(c[1]))
+    changed = again("a.jsonl", [new if t == old else t for t in TEXTS])
+    np.testing.assert_array_equal(changed.train.length_N, prepared.train.length_N)
+    assert changed.digest != prepared.digest
+    assert again("b.jsonl", TEXTS).digest == prepared.digest
+    assert again("c.jsonl", [t for t in TEXTS if t != held_out[0]]).digest == prepared.digest
+    assert again("d.jsonl", reversed(TEXTS)).digest != prepared.digest
 
 
 def test_a_stopped_preparation_leaves_nothing(tokenizer, source, tmp_path):
@@ -163,7 +170,7 @@ def test_an_empty_split_is_refused(tokenizer, tmp_path):
 
 def test_the_tokenizer_does_not_see_held_out_text(tmp_path):
     path = tmp_path / "a.txt"
-    held = [t for t in TEXTS if prepare_module._is_held_out(prepare_module._hash(t), 0.1)]
+    held = [t for t in TEXTS if is_held_out(t)]
     path.write_text("\n\n".join(TEXTS))
     seen = []
     config = DataConfig(source=(str(path),), held_out=0.1)
