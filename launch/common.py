@@ -6,11 +6,11 @@ import argparse
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import importlib
 import importlib.util
 import os
 import pkgutil
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -37,6 +37,8 @@ _PEAK_TFLOPS = {
     "H200": {"bfloat16": 989.0, "float32": 494.0},
 }
 
+SYSTEM_PROMPT = "system_prompt.txt"  # in a run's workdir, and in a model's folder
+
 _PREPARED = "HYBRIKO_JAX_PREPARED"
 # Without huge pages the matrix products of a CPU spend half their time in page faults.
 _GLIBC = "glibc.malloc.hugetlb=1"
@@ -47,7 +49,7 @@ _XLA_CPU = (
 )
 
 
-def accelerator() -> str | None:
+def accelerator(dev: Path = Path("/dev")) -> str | None:
     """'gpu' or 'tpu' if JAX will find one, None for a CPU; JAX is not imported.
 
     Raises:
@@ -56,26 +58,26 @@ def accelerator() -> str | None:
     wanted = os.environ.get("JAX_PLATFORMS", "")
     if wanted.split(",")[0] == "cpu":
         return None
-    if Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi"):
+    if any(dev.glob("nvidia[0-9]*")):
         if not any(importlib.util.find_spec(f"jax_cuda{v}_plugin") for v in (12, 13)):
             raise UserError(
                 "There is an NVIDIA GPU, but JAX has no CUDA plugin and would train on the CPU. "
                 'Run pip install -e ".[cuda]", or set JAX_PLATFORMS=cpu to mean the CPU.'
             )
         return "gpu"
-    if any(Path("/dev").glob("accel*")) and importlib.util.find_spec("libtpu"):
-        return "tpu"
-    return None
+    has_tpu = any(dev.glob("accel[0-9]*")) or any(dev.glob("vfio/[0-9]*"))
+    return "tpu" if has_tpu and importlib.util.find_spec("libtpu") else None
 
 
 def prepare_cpu(devices: int) -> None:
     """Makes this process one with so many virtual CPU devices and fast memory.
 
-    The C library reads its settings at the start only, so the process runs itself once more.
+    JAX_NUM_CPU_DEVICES, where it is set, goes before `devices`. The C library reads its settings
+    at the start only, so the process runs itself once more.
     """
     environment = dict(os.environ)
     environment["JAX_PLATFORMS"] = "cpu"
-    environment["JAX_NUM_CPU_DEVICES"] = str(devices)
+    environment.setdefault("JAX_NUM_CPU_DEVICES", str(devices))
     tunables = environment.get("GLIBC_TUNABLES", "")
     if "hugetlb" not in tunables:
         environment["GLIBC_TUNABLES"] = f"{tunables}:{_GLIBC}".lstrip(":")
@@ -125,23 +127,71 @@ def parse(
     )
 
 
-def start_processes() -> None:
-    """Joins the processes of a cluster, where the environment describes one."""
+def cluster() -> dict[str, Any]:
+    """Arguments of jax.distributed.initialize, by what a launcher says in the environment.
+
+    Raises:
+      UserError: it says only a part.
+    """
+    names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+    address, count, index = (os.environ.get(n, "") for n in names)
+    if address or count or index:
+        numbers = count.isdigit() and index.isdigit() and int(index) < int(count)
+        if not (":" in address and numbers):
+            given = " ".join(f"{n}={os.environ.get(n, '')}" for n in names)
+            raise UserError(
+                f"{given}: several processes need all three: HOST:PORT of process 0, how many they"
+                " are, and the index of this one from 0. Set all of them, or none."
+            )
+        return {
+            "coordinator_address": address,
+            "num_processes": int(count),
+            "process_id": int(index),
+        }
+    # An allocation of SLURM is not yet a step of several tasks.
+    if "SLURM_STEP_NODELIST" in os.environ:
+        return {"num_processes": int(os.environ.get("SLURM_NTASKS", 1))}
+    if "OMPI_MCA_orte_hnp_uri" in os.environ:
+        return {"num_processes": int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1))}
+    return {"num_processes": 1}
+
+
+def start_jax(expected: str | None) -> None:
+    """Joins the processes of a cluster, where there is one, and starts JAX.
+
+    Args:
+      expected: what `accelerator` found.
+
+    Raises:
+      UserError: JAX cannot start it.
+    """
     import jax
 
-    if os.environ.get("JAX_COORDINATOR_ADDRESS") or "SLURM_JOB_ID" in os.environ:
-        jax.distributed.initialize()
+    arguments = cluster()
+    if arguments["num_processes"] > 1:
+        # It would catch SIGTERM, and keep it to itself.
+        jax.config.update("jax_enable_preemption_service", False)
+        jax.distributed.initialize(**arguments)
+    if not expected:
+        return
+    try:
+        if jax.default_backend() != "cpu":
+            return
+        reason = f"JAX_PLATFORMS={'cuda' if expected == 'gpu' else expected} tells why"
+    except RuntimeError as e:
+        reason = str(e).splitlines()[0]
+    raise UserError(
+        f"There is a {expected.upper()}, but JAX cannot start it ({reason}). Often it is the "
+        "driver: mend it, or set JAX_PLATFORMS=cpu to mean the CPU."
+    )
 
 
-def on_main_process(action: Callable[[], object]) -> None:
-    """Runs an action on process 0; the others wait for it."""
-    import jax
-    from jax.experimental import multihost_utils
+def say(text: str) -> None:
+    """Prints a line, on process 0 only."""
+    from hybriko_jax.training.processes import is_main
 
-    if jax.process_index() == 0:
-        action()
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("on_main_process")
+    if is_main():
+        print(text, flush=True)
 
 
 def make_directory(path: Path) -> None:
@@ -160,6 +210,24 @@ def make_directory(path: Path) -> None:
         ) from None
 
 
+def lock(workdir: Path) -> None:
+    """Keeps a workdir for this process until it ends, however it ends.
+
+    Raises:
+      UserError: another process has it.
+    """
+    file = os.open(workdir / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(
+            f"Another run is under way in {workdir}. Wait for it or stop it, or give another "
+            "--workdir."
+        ) from None
+    except OSError:
+        pass  # the file system has no locks
+
+
 def new_tokenizer(config: RunConfig) -> Tokenizer:
     """A tokenizer trained on the data of a run."""
     from hybriko_jax.data.prepare import train_tokenizer
@@ -170,12 +238,16 @@ def new_tokenizer(config: RunConfig) -> Tokenizer:
 
 def prepared_data(config: RunConfig, tokenizer: Tokenizer, workdir: Path) -> Prepared:
     """The prepared dataset of a run, made by process 0 where it is not there."""
-    from hybriko_jax.data.prepare import prepare
+    from hybriko_jax.data.prepare import load_prepared, prepare
+    from hybriko_jax.training.processes import on_main_process
 
     cache = Path(config.data.cache or workdir / "data")
-    with progress_line() as progress:
-        on_main_process(lambda: prepare(config.data, tokenizer, cache, progress))
-        return prepare(config.data, tokenizer, cache)
+
+    def make() -> str:
+        with progress_line() as progress:
+            return str(prepare(config.data, tokenizer, cache, progress).directory)
+
+    return load_prepared(Path(on_main_process(make)))
 
 
 @dataclass(frozen=True)
@@ -185,6 +257,8 @@ class Loaded:
     config: HybriKoConfig
     params: Any
     tokenizer: Tokenizer
+    system: str = ""
+    """The system prompt that the model was tuned with."""
 
 
 def load_checkpoint(path: Path, dtype: str = "float32") -> Loaded:
@@ -211,7 +285,9 @@ def load_checkpoint(path: Path, dtype: str = "float32") -> Loaded:
             f"{path} holds no model. Give the workdir of a run (with checkpoints/) or a model's "
             f"folder (with {WEIGHTS})."
         )
-    return Loaded(dataclasses.replace(config, dtype=dtype, remat=False), params, tokenizer)
+    prompt = path / SYSTEM_PROMPT
+    system = prompt.read_text("utf-8") if prompt.exists() else ""
+    return Loaded(dataclasses.replace(config, dtype=dtype, remat=False), params, tokenizer, system)
 
 
 def peak_flops(tflops: float | None, mesh: Mesh, dtype: str) -> float | None:
@@ -245,8 +321,11 @@ def leave(code: int) -> NoReturn:
     """Ends the process at once, all being saved.
 
     XLA compiles in threads of its own, and an orderly end now and then crashes (status 139): the
-    interpreter takes their client away under them.
+    interpreter takes their client away under them. Several processes leave together.
     """
+    import jax
+
+    jax.distributed.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -13,6 +15,9 @@ from hybriko_jax.config import RunConfig, from_json, model_differences, parse_me
 from hybriko_jax.errors import UserError
 from hybriko_jax.files import write_file
 from launch import common
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +37,7 @@ class Arguments:
     describe: bool = False
     """Print sizes, FLOPs and memory, and exit."""
     profile: bool = False
-    """Trace steps 10 to 15 with the JAX profiler, into WORKDIR/profile."""
+    """Trace the 11th to 15th step of this run with the JAX profiler, into WORKDIR/profile."""
     peak_tflops: float | None = None
     """Peak of one device, which MFU is a share of. Known for A100 and H100."""
     run: Annotated[RunConfig, tyro.conf.arg(name="")] = field(default_factory=RunConfig)
@@ -41,45 +46,73 @@ class Arguments:
 def main() -> None:
     accelerator = common.accelerator()
     if not accelerator:
-        sizes = parse_mesh(common.option("mesh") or "1")
-        common.prepare_cpu(math.prod(sizes.values()))
-    name = common.option("config")
-    if name is None:
-        name = "hybriko_117m" if accelerator else "tiny"
-        if not accelerator:
-            print("No accelerator found: taking the config tiny (--config hybriko_117m overrides).")
+        text = common.option("mesh") or "1"
+        size, processes = math.prod(parse_mesh(text).values()), common.cluster()["num_processes"]
+        if size % processes:
+            raise UserError(
+                f"--mesh {text} is {size} devices, which do not divide over {processes} processes. "
+                f"Use a multiple of {processes}."
+            )
+        common.prepare_cpu(size // processes)
+    name = common.option("config") or ("hybriko_117m" if accelerator else "tiny")
     default = Arguments(config=name, run=common.load_config(name))
     arguments = common.parse(Arguments, default, "launch.pretrain")
-    if arguments.describe:
-        describe(arguments)
-    else:
-        pretrain(arguments)
+    common.start_jax(accelerator)
+    if not accelerator and not common.option("config"):
+        common.say("No accelerator: the config is tiny (--config hybriko_117m overrides).")
+    with enough_memory():
+        mesh = _mesh(arguments.mesh, arguments.run.train)
+        (describe if arguments.describe else pretrain)(arguments, mesh)
 
 
-def pretrain(arguments: Arguments) -> None:
-    """Prepares the data where that is not done yet, trains, and reports."""
+def _mesh(text, config):
+    """The mesh, over which the batch divides."""
     import jax
 
+    from hybriko_jax.sharding import batch_parts, make_mesh
+
+    mesh = make_mesh(text)
+    if mesh.size < jax.device_count():
+        common.say(f"--mesh {text} uses {mesh.size} of {jax.device_count()} devices")
+    rows, parts = config.batch_size // config.accumulation, batch_parts(mesh)
+    if rows % parts:
+        raise UserError(
+            f"train.batch_size={config.batch_size} in accumulation={config.accumulation} parts "
+            f"leaves {rows} rows, which do not divide over the {parts} devices of the mesh axes "
+            f"data and fsdp. Use a multiple of {parts * config.accumulation}, or a smaller --mesh."
+        )
+    return mesh
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turns XLA's error of too little memory into a UserError."""
+    import jax
+
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as e:
+        if "RESOURCE_EXHAUSTED" not in str(e):
+            raise
+        raise UserError(
+            f"The devices have too little memory ({str(e).splitlines()[0]}). Give a smaller "
+            "--train.batch-size, a larger --train.accumulation, --model.remat, or more devices by "
+            "--mesh; --describe tells what a step takes."
+        ) from e
+
+
+def pretrain(arguments: Arguments, mesh: Mesh) -> None:
+    """Prepares the data where that is not done yet, trains, and reports."""
     from hybriko_jax.data.loader import Rows, batches, fixed_batches
     from hybriko_jax.models import build
-    from hybriko_jax.sharding import batch_parts, make_mesh
     from hybriko_jax.training.flops import matmul_flops_per_token
     from hybriko_jax.training.signals import Stopped
     from hybriko_jax.training.train import held_out_evaluation, train
 
     config, workdir = arguments.run, arguments.workdir or Path("runs") / arguments.config
-    common.start_processes()
-    mesh = make_mesh(arguments.mesh)
-    rows_per_part = config.train.batch_size // config.train.accumulation
-    if rows_per_part % batch_parts(mesh):
-        raise UserError(
-            f"train.batch_size={config.train.batch_size} in accumulation="
-            f"{config.train.accumulation} parts leaves {rows_per_part} rows, which do not divide "
-            f"over the {batch_parts(mesh)} devices of the mesh axes data and fsdp. Use a multiple "
-            f"of {batch_parts(mesh) * config.train.accumulation}, or a smaller --mesh."
-        )
+    init_params = _init_params(arguments.init, config.model, workdir)
     tokenizer = _open_workdir(arguments, config, workdir)
-    print(to_json(config), end="")
+    common.say(to_json(config).rstrip())
     prepared = common.prepared_data(config, tokenizer, workdir)
 
     def rows(split, weights):
@@ -98,10 +131,11 @@ def pretrain(arguments: Arguments) -> None:
     )
     train_rows = rows(prepared.train, config.data.weights)
     plan, lengths = train_rows.plan(0), prepared.train.length_N
-    print(
+    common.say(
         f"{len(lengths):,} documents, {lengths.sum():,} tokens; an epoch is {plan.n_rows:,} rows, "
         f"{plan.fill(config.train.seq_len):.2%} full"
     )
+    peak = common.peak_flops(arguments.peak_tflops, mesh, config.model.dtype)
     try:
         records = train(
             config,
@@ -110,31 +144,33 @@ def pretrain(arguments: Arguments) -> None:
             workdir,
             lambda row: batches(train_rows, config.train.batch_size, mesh, row),
             evaluate,
-            init_params=common.load_checkpoint(arguments.init).params if arguments.init else None,
-            flops_per_token=matmul_flops_per_token(config.model, config.train.seq_len),
-            peak_flops=common.peak_flops(arguments.peak_tflops, mesh, config.model.dtype),
-            profile_steps=(10, 15) if arguments.profile else None,
+            data_digest=prepared.digest,
+            init_params=init_params,
+            peak_tokens_per_second=peak
+            and peak / matmul_flops_per_token(config.model, config.train.seq_len),
+            profile=arguments.profile,
         )
     except Stopped as stopped:
-        print(f"saved in {workdir}; the same command goes on from there")
+        common.say(f"saved in {workdir}; the same command goes on from there")
         common.leave(stopped.exit_code)
-    if jax.process_index() == 0:
-        _report(records, workdir)
+    _report(records, workdir)
 
 
 def _open_workdir(arguments, config, workdir):
     """The tokenizer of a run, new or the workdir's; the config is saved there."""
     from hybriko_jax.tokenizer import SentencePiece
+    from hybriko_jax.training.processes import on_main_process
 
     path = workdir / "tokenizer.model"
 
     def open_it():
+        common.make_directory(workdir)
+        common.lock(workdir)
         saved = workdir / "config.json"
         if saved.exists():
             if not arguments.resume:
                 raise UserError(f"{workdir} holds a run. Give another --workdir, or remove it.")
             _check_same_run(from_json(RunConfig, saved.read_text()), config, workdir)
-        common.make_directory(workdir)
         given = arguments.init / "tokenizer.model" if arguments.init else config.tokenizer.path
         tokenizer = SentencePiece(given) if given else None
         if path.exists():
@@ -152,8 +188,23 @@ def _open_workdir(arguments, config, workdir):
             tokenizer.save(path)
         write_file(saved, to_json(config))
 
-    common.on_main_process(open_it)
+    on_main_process(open_it)
     return SentencePiece(path)
+
+
+def _init_params(init, model, workdir):
+    """The weights that a new run starts from, or None where none are given or needed."""
+    from hybriko_jax.training.checkpoint import latest_step
+
+    if not init or latest_step(workdir / "checkpoints"):
+        return None
+    loaded = common.load_checkpoint(init)
+    if changed := model_differences(loaded.config, model):
+        raise UserError(
+            f"The weights of {init} are of another model: {'; '.join(changed)}. Give that model's "
+            "values, or leave out --init."
+        )
+    return loaded.params
 
 
 def _check_same_run(old, new, workdir):
@@ -179,7 +230,7 @@ def _report(records, workdir):
     if not nats or not held_out:
         return
     last = held_out[-1]
-    print(
+    common.say(
         f"training loss {nats[0][1]:.3f} nats per token at step {nats[0][0]}, "
         f"{nats[-1][1]:.3f} at step {nats[-1][0]}\n"
         f"held out      {held_out[0]['held_out_nats']:.3f} nats per token at step "
@@ -189,15 +240,14 @@ def _report(records, workdir):
     )
 
 
-def describe(arguments: Arguments) -> None:
+def describe(arguments: Arguments, mesh: Mesh) -> None:
     """Prints what a run would take, without reading data."""
     from hybriko_jax.models import build
-    from hybriko_jax.sharding import make_mesh
     from hybriko_jax.training.describe import description
 
     config = arguments.run
-    print(to_json(config), end="")
-    print(description(config, build(config.model), make_mesh(arguments.mesh)))
+    common.say(to_json(config).rstrip())
+    common.say(description(config, build(config.model), mesh))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import random
 import resource
@@ -70,7 +71,7 @@ def shared(tmp_path_factory):
 def pretrain(shared):
     """Starts runs; those that a failed test leaves behind are killed."""
     environment = {
-        **os.environ,
+        **{k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"},
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": str(shared / "without"),
         "JAX_PLATFORMS": "cpu",
@@ -323,6 +324,53 @@ def test_damaged_checkpoints_are_refused(pretrain, reference, unfinished):
     assert_same_run(workdir, reference)
 
 
+def test_only_damaged_checkpoints(pretrain, unfinished):
+    workdir = unfinished(5)
+    (workdir / "checkpoints" / "5" / MANIFEST).unlink()
+    before = losses(workdir)
+    for _ in range(2):  # the second time it is already set aside
+        ended = end(pretrain(workdir))
+        assert_one_error(ended, "Every checkpoint", workdir / "checkpoints", "refused-*")
+        assert losses(workdir) == before
+
+
+def test_files_that_changed(pretrain, shared, unfinished, tmp_path):
+    workdir, text = unfinished(5), tmp_path / "text.txt"
+    config = json.loads((workdir / "config.json").read_text())
+    config["data"]["source"] = [str(text)]
+    (workdir / "config.json").write_text(json.dumps(config))
+    documents = (shared / "text.txt").read_text().split("\n\n")
+    text.write_text("\n\n".join(documents[1:] + documents[:1]))
+    ended = end(pretrain(workdir, "--data.source", text))
+    assert_one_error(ended, "data.source have changed since checkpoint 5", f"--init {workdir}")
+    assert trained(workdir) == 5
+
+
+def test_two_runs_in_one_workdir(pretrain, tmp_path):
+    workdir = tmp_path / "both"
+    first = pretrain(workdir)
+    freeze(first, lambda: (workdir / "config.json").exists())
+    assert_one_error(end(pretrain(workdir)), f"Another run is under way in {workdir}")
+
+
+def test_profile_and_best_of_a_continued_run_that_is_stopped(pretrain, unfinished):
+    workdir = unfinished(5)
+    options = ("--train.eval-every", 4, "--train.save-every", 100, "--train.keep-last", 100)
+    process = pretrain(workdir, "--profile", *options)
+    freeze(process, lambda: trained(workdir) >= 17)
+    ended, _ = stop(process)
+    assert ended.code == 128 + signal.SIGTERM, ended
+    assert any((workdir / "profile").rglob("*.xplane.pb"))
+    # What an evaluation finds the best so far is saved at once.
+    best = math.inf
+    for step, _, held_out in losses(workdir):
+        if held_out and held_out < best:
+            best = held_out
+            progress = workdir / "checkpoints" / str(step) / "progress" / "metadata"
+            assert json.loads(progress.read_text())["held_out_nats"] == held_out
+    assert best < math.inf
+
+
 def largest_file(directory) -> Path:
     return max((p for p in directory.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
 
@@ -384,6 +432,11 @@ def test_other_mesh(pretrain, reference, unfinished, tmp_path):
     assert ended.code == 0, ended
     assert losses(new)[0][1] < losses(reference)[19][1]
 
+    # Once the run is under way, they are not read again.
+    shutil.rmtree(workdir / "checkpoints")
+    ended = end(pretrain(new, "--init", workdir))
+    assert ended.code == 0, ended
+
 
 def test_no_resume_over_a_run(pretrain, unfinished):
     workdir = unfinished(5)
@@ -413,14 +466,18 @@ def test_checkpoint_of_another_model(pretrain, unfinished):
 
 
 def test_initial_weights_of_another_model(pretrain, reference, tmp_path):
-    ended = end(pretrain(tmp_path / "new", "--init", reference, "--model.d-model", 32))
-    assert_one_error(ended, "embedding: (400, 16) -> (400, 32)")
+    workdir = tmp_path / "new"
+    ended = end(pretrain(workdir, "--init", reference, "--model.d-model", 32))
+    assert_one_error(ended, reference, "model.d_model: 16 -> 32")
+    assert not workdir.exists()
 
 
 def test_diverging_run(pretrain, reference, unfinished):
     workdir = unfinished(20)
     ended = end(pretrain(workdir, "--optimizer.learning-rate", 1e30, "--train.max-bad-steps", 7))
     assert_one_error(ended, "not finite for 7 steps in a row", "learning-rate")
+    for line in (workdir / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
     skipped = [r["skipped"] for r in read_metrics(workdir / "metrics.jsonl") if "skipped" in r]
     assert skipped == [1, 2, 3, 4, 5, 6]  # the seventh is the error
     # Step 25 was due to be saved among the skipped ones, over what is still good.

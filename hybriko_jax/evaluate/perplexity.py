@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hybriko_jax.config import TrainConfig
 from hybriko_jax.data.packing import pack, plan_epoch
 from hybriko_jax.errors import UserError
 from hybriko_jax.models import init_state, make_room
@@ -75,7 +74,7 @@ def _packed_nats(model, params, ids, row):
     lengths = np.array([len(i) for i in ids])
     row = min(row, -(-int(lengths.max()) // 128) * 128)
     plan = plan_epoch(lengths, np.zeros(len(ids), int), (), row, seed=0, epoch=0)
-    step = jax.jit(functools.partial(eval_step, model=model, config=TrainConfig()))
+    step = jax.jit(functools.partial(eval_step, model=model))
     total = 0.0
     for first in range(0, plan.n_rows, ROWS):
         rows = [plan.pieces(r) for r in range(first, min(first + ROWS, plan.n_rows))]

@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from hybriko_jax.errors import UserError
+from hybriko_jax.training.processes import is_main, on_main_process
 from hybriko_jax.training.state import TrainState
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class Checkpoints:
         self.wait()
         if step in self._manager.all_steps():
             return
-        self._need_space(state)
+        on_main_process(lambda: self._need_space(state))
         metrics = {k: v for k, v in progress.items() if k == "held_out_nats"} or None
         try:
             self._manager.save(
@@ -117,24 +118,37 @@ class Checkpoints:
           abstract: shapes and shardings to restore to; the mesh may differ from the saved one.
 
         Raises:
-          UserError: the checkpoint is of another model.
+          UserError: none of the checkpoints is whole, or the one taken is of another model.
         """
-        while steps := sorted(self._manager.all_steps()):
-            step = steps[-1]
-            if fault := damage(self.directory / str(step)):
-                log.warning("checkpoint %d is refused: %s", step, fault)
-                self._set_aside(step)
-                continue
-            self._need_same_model(step, abstract)
-            items = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    params=ocp.args.StandardRestore(abstract.params),
-                    optimizer=ocp.args.StandardRestore(_rest(abstract)),
-                    progress=ocp.args.JsonRestore(),
-                ),
+        step = on_main_process(self._newest_whole)
+        self._manager.reload()
+        if step is None:
+            return None
+        self._need_same_model(step, abstract)
+        items = self._manager.restore(
+            step,
+            args=ocp.args.Composite(
+                params=ocp.args.StandardRestore(abstract.params),
+                optimizer=ocp.args.StandardRestore(_rest(abstract)),
+                progress=ocp.args.JsonRestore(),
+            ),
+        )
+        return TrainState(params=items["params"], **items["optimizer"]), items["progress"]
+
+    def _newest_whole(self) -> int | None:
+        while newest := latest_step(self.directory):
+            if not (fault := damage(newest)):
+                return int(newest.name)
+            log.warning("checkpoint %s is refused: %s", newest.name, fault)
+            aside = newest.with_name(f"refused-{newest.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            newest.rename(aside)
+        if any(self.directory.glob("refused-*")):
+            raise UserError(
+                f"Every checkpoint in {self.directory} is damaged: they are the folders refused-*."
+                " Put a good copy of one back as a folder named by its step, give another "
+                "--workdir, or remove the folders to begin at step 0."
             )
-            return TrainState(params=items["params"], **items["optimizer"]), items["progress"]
         return None
 
     def _need_same_model(self, step: int, abstract: TrainState) -> None:
@@ -146,16 +160,9 @@ class Checkpoints:
                 "model's own config, or another --workdir."
             )
 
-    def _set_aside(self, step: int) -> None:
-        if jax.process_index() == 0:
-            aside = self.directory / f"refused-{step}"
-            shutil.rmtree(aside, ignore_errors=True)
-            (self.directory / str(step)).rename(aside)
-        self._manager.reload()
-
     def _sign(self) -> None:
         # Orbax calls this when all is written and before the directory gets its final name.
-        if jax.process_index() == 0:
+        if is_main():
             for directory in self.directory.glob("*.orbax-checkpoint-tmp*"):
                 (directory / MANIFEST).write_text(json.dumps(_digests(directory), indent=1))
 

@@ -6,6 +6,7 @@ A workdir gets metrics.jsonl (one JSON object a line), tensorboard/ and loss.png
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -16,24 +17,28 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tensorboardX import SummaryWriter
 
 from hybriko_jax.files import write_file
+from hybriko_jax.training.processes import is_main, on_main_process
 
 
 class Metrics:
     """Writes records, and shows progress: a bar on a terminal, plain lines elsewhere.
+
+    Only process 0 does so; the others have its records.
 
     Args:
       workdir: where the files go.
       steps: of the whole run.
       first_step: records of this step and later ones, left by a run that was killed after its
         last checkpoint, are dropped: the run will measure them again.
-      enabled: False on all but one process of a run.
     """
 
-    def __init__(self, workdir: Path, steps: int, first_step: int, enabled: bool = True):
+    def __init__(self, workdir: Path, steps: int, first_step: int):
         path = workdir / "metrics.jsonl"
         self._plot_path = workdir / "loss.png"
-        self.records = [r for r in read_metrics(path) if r["step"] <= first_step]
-        self._enabled = enabled
+        self.records: list[dict[str, Any]] = on_main_process(
+            lambda: [r for r in read_metrics(path) if r["step"] <= first_step]
+        )
+        self._enabled = is_main()
         self._steps = steps
         self._started, self._first_step = time.monotonic(), first_step
         self._bar = Progress(
@@ -42,10 +47,10 @@ class Metrics:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
-            disable=not (enabled and sys.stderr.isatty()),
+            disable=not (self._enabled and sys.stderr.isatty()),
         )
         self._task = self._bar.add_task("step", total=steps, completed=first_step)
-        if not enabled:
+        if not self._enabled:
             return
         write_file(path, "".join(json.dumps(r) + "\n" for r in self.records))
         self._file = path.open("a")
@@ -53,7 +58,11 @@ class Metrics:
         self._bar.start()
 
     def write(self, step: int, **values: float) -> None:
-        """One record: values measured after so many steps."""
+        """One record: values measured after so many steps.
+
+        Those that are not finite are left out: JSON has no word for them.
+        """
+        values = {name: value for name, value in values.items() if math.isfinite(value)}
         record: dict[str, Any] = {"step": step, **values}
         self.records.append(record)
         if not self._enabled:

@@ -7,6 +7,10 @@ import signal
 import threading
 from collections.abc import Iterator
 
+import jax
+
+from hybriko_jax.training.processes import highest
+
 
 class Stopped(BaseException):
     """Asked to stop by a signal; the state that training had last is whole."""
@@ -25,11 +29,12 @@ class StopSignals:
     """Turns SIGTERM and SIGINT into `Stopped`.
 
     It is raised at once inside `interruptible`, and elsewhere by the next `check`: in the middle
-    of a step the old state is already given away and the new one not yet at hand.
+    of a step the old state is already given away and the new one not yet at hand. Several
+    processes stop together, at a `check`, whichever of them got the signal.
     """
 
     def __init__(self):
-        self._signum: int | None = None
+        self._signum = 0
         self._depth = 0
 
     def __enter__(self) -> StopSignals:
@@ -44,19 +49,23 @@ class StopSignals:
             signal.signal(s, handler)
 
     def _handle(self, signum, frame) -> None:
-        if self._signum is not None and signum == signal.SIGINT:
+        if self._signum and signum == signal.SIGINT:
             raise KeyboardInterrupt  # asked twice: stop without saving
-        first, self._signum = self._signum is None, signum
+        first, self._signum = not self._signum, signum
         if first and self._depth:
             raise Stopped(signum)
 
     def check(self) -> None:
-        if self._signum is not None:
-            raise Stopped(self._signum)
+        """Stops if any process was asked to; each calls it at the same point."""
+        if signum := highest(self._signum):
+            raise Stopped(signum)
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """A section that may be left at any point."""
+        """A section that may be left at any point, where there is one process."""
+        if jax.process_count() > 1:
+            yield
+            return
         self._depth += 1
         try:
             self.check()

@@ -11,17 +11,33 @@ import optax
 
 from hybriko_jax.config import TrainConfig
 from hybriko_jax.data.batch import Batch
+from hybriko_jax.models import init_state
 from hybriko_jax.sharding import constrain
 from hybriko_jax.training.loss import next_token_loss
 from hybriko_jax.training.state import TrainState
 
 
 def loss_sums(
-    model: nn.Module, params: Any, batch: Batch, config: TrainConfig
+    model: nn.Module,
+    params: Any,
+    batch: Batch,
+    *,
+    chunk: int,
+    z_loss: float = 0.0,
+    prefix_P: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Loss and nats of a batch, summed over the tokens that its mask keeps."""
+    """Loss and nats of a batch, summed over the tokens that its mask keeps.
+
+    Args:
+      prefix_P: tokens that stand before every row, run once for all; None for none. A row then
+        holds one sample: position 0 within it would forget the prefix.
+    """
     variables = {"params": params}
-    x_BLD, _ = model.apply(variables, batch.tokens_BL, batch.positions_BL, method="hidden")
+    state, positions_BL = None, batch.positions_BL
+    if prefix_P is not None:
+        state = _state_after(model, variables, jnp.asarray(prefix_P), batch.tokens_BL.shape)
+        positions_BL = positions_BL + len(prefix_P)
+    x_BLD, _ = model.apply(variables, batch.tokens_BL, positions_BL, state, method="hidden")
     kernel_VD: Any = model.apply(variables, method="unembedding")
     return next_token_loss(
         x_BLD,
@@ -29,10 +45,19 @@ def loss_sums(
         batch.tokens_BL,
         batch.loss_mask_BL,
         soft_cap=model.config.logits_soft_cap,
-        z_loss=config.z_loss,
-        chunk=config.loss_chunk,
+        z_loss=z_loss,
+        chunk=chunk,
         dtype=model.config.dtype,
     )
+
+
+def _state_after(model, variables, prefix_P, shape):
+    """The state after a prefix, the same for every row; gradients flow back through it."""
+    (B, L), P = shape, len(prefix_P)
+    state = init_state(model.config, batch=1, capacity=P + L)
+    positions_P = jnp.arange(P)
+    _, state = model.apply(variables, prefix_P[None], positions_P[None], state, method="hidden")
+    return jax.tree.map(lambda a: jnp.broadcast_to(a, (B, *a.shape[1:])) if a.ndim else a, state)
 
 
 def target_count(batch: Batch) -> jax.Array:
@@ -47,10 +72,14 @@ def train_step(
     model: nn.Module,
     tx: optax.GradientTransformation,
     config: TrainConfig,
+    prefix_P: Any = None,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The state after one optimizer step, and what was measured in it.
 
     A step whose loss or gradient is not finite changes nothing but the counters.
+
+    Args:
+      prefix_P: see `loss_sums`.
 
     Returns:
       The state, and scalars: loss and nats (per kept token, before the update), grad_norm,
@@ -59,7 +88,8 @@ def train_step(
     count = target_count(batch)
 
     def loss_fn(params, part):
-        loss, nats = loss_sums(model, params, part, config)
+        how: Any = {"chunk": config.loss_chunk, "z_loss": config.z_loss, "prefix_P": prefix_P}
+        loss, nats = loss_sums(model, params, part, **how)
         return loss / count, nats / count
 
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
@@ -104,10 +134,11 @@ def train_step(
 
 
 def eval_step(
-    params: Any, batch: Batch, *, model: nn.Module, config: TrainConfig
+    params: Any, batch: Batch, *, model: nn.Module, chunk: int = 512, prefix_P: Any = None
 ) -> tuple[jax.Array, jax.Array]:
     """Nats of a batch, summed, and how many tokens they are of."""
-    return loss_sums(model, params, batch, config)[1], jnp.sum(batch.loss_mask_BL[:, 1:])
+    _, nats = loss_sums(model, params, batch, chunk=chunk, prefix_P=prefix_P)
+    return nats, jnp.sum(batch.loss_mask_BL[:, 1:])
 
 
 def _split_rows(a_BL, parts):

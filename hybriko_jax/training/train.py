@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -20,15 +21,18 @@ from hybriko_jax.config import RunConfig
 from hybriko_jax.data.batch import Batch
 from hybriko_jax.errors import UserError
 from hybriko_jax.sharding import batch_sharding
-from hybriko_jax.training.checkpoint import Checkpoints, shape_difference
+from hybriko_jax.training.checkpoint import Checkpoints
 from hybriko_jax.training.metrics import Metrics
 from hybriko_jax.training.optimizer import learning_rate, make_optimizer
+from hybriko_jax.training.processes import is_main
 from hybriko_jax.training.signals import Stopped, StopSignals
 from hybriko_jax.training.state import TrainState, abstract_state
 from hybriko_jax.training.step import eval_step, train_step
 
 Evaluate = Callable[[Any], dict[str, float]]
 """Parameters to measurements; `held_out_nats` among them decides which checkpoint is best."""
+
+PROFILED = (10, 15)  # steps of a run after which its trace begins and ends
 
 
 def train(
@@ -39,10 +43,10 @@ def train(
     batches_from: Callable[[int], Iterator[Batch]],
     evaluate: Evaluate,
     *,
+    data_digest: str,
     init_params: Any = None,
-    flops_per_token: float = 0.0,
-    peak_flops: float | None = None,
-    profile_steps: tuple[int, int] | None = None,
+    peak_tokens_per_second: float | None = None,
+    profile: bool = False,
 ) -> list[dict[str, Any]]:
     """Trains until config.train.steps, from the newest checkpoint in workdir if there is one.
 
@@ -50,10 +54,10 @@ def train(
       workdir: a directory; see `checkpoint` and `metrics` for what is written there.
       batches_from: endless batches from a row number on.
       evaluate: run every eval_every steps and at the end.
+      data_digest: names what row numbers count.
       init_params: parameters to start from where there is no checkpoint; None draws them.
-      flops_per_token: of the model, for the report.
-      peak_flops: of all devices together, in FLOP/s; None leaves MFU out.
-      profile_steps: first and last step of a profiler trace in workdir/profile.
+      peak_tokens_per_second: of the model on all devices at their peak; None leaves MFU out.
+      profile: trace some steps into workdir/profile.
 
     Returns:
       The records of the run, as in metrics.jsonl.
@@ -61,44 +65,51 @@ def train(
     Raises:
       Stopped: SIGTERM or Ctrl-C came; the state is saved. The process must end by os._exit, since
         XLA may still compile in threads of its own.
-      UserError: the loss was not finite for max_bad_steps in a row, or a checkpoint could not be
-        written.
+      UserError: the loss was not finite for max_bad_steps in a row, a checkpoint could not be
+        written, or the newest one is of other data.
     """
     c = config.train
     tx = make_optimizer(config.optimizer, c.steps)
-    rate = learning_rate(config.optimizer, c.steps)
     checkpoints = Checkpoints(workdir / "checkpoints", c.keep_last)
-    is_main = jax.process_index() == 0
-    with jax.set_mesh(mesh), StopSignals() as signals:
+    with (
+        jax.set_mesh(mesh),
+        StopSignals() as signals,
+        contextlib.ExitStack() as trace,
+    ):
         abstract, init = abstract_state(model, tx, c.seed, mesh)
         restored = checkpoints.restore(abstract)
         state, progress = restored or (init(), {"row": 0})
         if restored is None and init_params is not None:
-            if fault := shape_difference(init_params, abstract.params):
-                raise UserError(
-                    f"The weights to start from are of another model: {fault}. Give that model's "
-                    "own config."
-                )
             state = dataclasses.replace(state, params=_place(init_params, abstract.params))
         step, row = int(state.step), progress["row"]
-        metrics = Metrics(workdir, c.steps, step, enabled=is_main)
+        if progress.get("data_digest", data_digest) != data_digest:
+            raise UserError(
+                f"The files of data.source have changed since checkpoint {step} of {workdir}: its "
+                "row numbers would name other documents. Restore the files, or start a new run "
+                f"from its weights: --workdir NEW --init {workdir}."
+            )
+        metrics = Metrics(workdir, c.steps, step)
         if restored:
             metrics.say(f"continuing from checkpoint {step}, row {row:,} of the data")
-        # The last complete state, and what the run has measured of it.
+        # What the run has measured of the last complete state.
         saved_with: dict[str, float] = {}
 
         def due(every):
             return step % every == 0 or step == c.steps
 
         def save():
-            checkpoints.save(state, {"row": row, **saved_with})
+            checkpoints.save(state, {"row": row, "data_digest": data_digest, **saved_with})
 
-        def measure():
+        def measure() -> bool:
+            """Whether the state is the best so far."""
             nonlocal saved_with
+            before = [r["held_out_nats"] for r in metrics.records if "held_out_nats" in r]
             with signals.interruptible():
-                saved_with = evaluate(state.params)
+                measured = evaluate(state.params)
+            saved_with = {name: v for name, v in measured.items() if math.isfinite(v)}
             metrics.write(step, **saved_with)
             metrics.plot()
+            return saved_with.get("held_out_nats", math.inf) < min(before, default=math.inf)
 
         try:
             with signals.interruptible():
@@ -108,13 +119,16 @@ def train(
             measured_at = {r["step"] for r in metrics.records if "held_out_nats" in r}
             if step and due(c.eval_every) and step not in measured_at:
                 measure()  # the run was stopped in the middle of it
-            since, profiling = time.monotonic(), False
+            traced = [step + n for n in PROFILED] if profile and is_main() else []
+            since = time.monotonic()
             while step < c.steps:
                 with signals.interruptible():
                     batch = next(batches)
-                if profile_steps and step == profile_steps[0]:
-                    jax.profiler.start_trace(str(workdir / "profile"))
-                    profiling = True
+                if step in traced[:1]:
+                    trace.enter_context(jax.profiler.trace(str(workdir / "profile")))
+                elif step in traced:
+                    jax.block_until_ready(state)
+                    trace.close()
                 state, measured = compiled(state, batch)
                 step, row = step + 1, row + c.batch_size
                 saved_with = {}
@@ -122,41 +136,20 @@ def train(
                 if len(pending) > 1:
                     # JAX runs ahead: a signal would wait for all the steps it has queued.
                     jax.block_until_ready(pending[-2])
-                if profiling and step == profile_steps[1]:  # type: ignore[index]
-                    jax.block_until_ready(state)
-                    jax.profiler.stop_trace()
-                    profiling = False
                 if due(c.log_every) or len(pending) % c.max_bad_steps == 0:
                     values = jax.tree.map(float, pending)
                     _abort_if_diverged(values, step, c.max_bad_steps)
                 if due(c.log_every):
                     seconds = (time.monotonic() - since) / len(pending)
-                    speed = config.tokens_per_step / seconds
-                    skipped = int(values[-1]["skipped"])
-                    record = {
-                        "nats": _mean_finite([v["nats"] for v in values]),
-                        "grad_norm": values[-1]["grad_norm"],
-                        "learning_rate": float(jnp.asarray(rate(step - 1 - skipped))),
-                        "tokens": row * c.seq_len,
-                        "tokens_per_second": speed,
-                        "step_seconds": seconds,
-                    }
-                    if peak_flops:
-                        record["mfu"] = speed * flops_per_token / peak_flops
-                    if skipped:
-                        record["skipped"] = skipped
+                    record = _record(config, step, row, values, seconds, peak_tokens_per_second)
                     metrics.write(step, **record)
                     pending, since = [], time.monotonic()
-                if due(c.eval_every):
-                    begin = time.monotonic()
-                    measure()
-                    since += time.monotonic() - begin  # speed is that of training alone
-                if due(c.save_every):
-                    begin = time.monotonic()
-                    # While steps are skipped, what the last checkpoint holds is the better.
-                    if not int(state.bad_in_a_row):
-                        save()
-                    since += time.monotonic() - begin
+                begin = time.monotonic()
+                best = due(c.eval_every) and measure()
+                # While steps are skipped, what the last checkpoint holds is the better.
+                if (best or due(c.save_every)) and not int(state.bad_in_a_row):
+                    save()
+                since += time.monotonic() - begin  # speed is that of training alone
                 signals.check()
             save()
             checkpoints.wait()
@@ -182,11 +175,11 @@ def held_out_evaluation(
     Args:
       token_bytes_V: UTF-8 bytes that each token spells.
     """
-    step = jax.jit(functools.partial(eval_step, model=model, config=config.train))
-    n_bytes = sum(
-        int(jnp.sum(jnp.where(b.loss_mask_BL, jnp.asarray(token_bytes_V)[b.tokens_BL], 0)))
-        for b in batches
+    step = jax.jit(functools.partial(eval_step, model=model, chunk=config.train.loss_chunk))
+    count_bytes = jax.jit(
+        lambda b: jnp.sum(jnp.where(b.loss_mask_BL, jnp.asarray(token_bytes_V)[b.tokens_BL], 0))
     )
+    n_bytes = sum(int(count_bytes(b)) for b in batches)
 
     def evaluate(params):
         nats, tokens = 0.0, 0
@@ -231,9 +224,25 @@ def _place(params, abstract_params):
     )
 
 
-def _mean_finite(values):
-    finite = [v for v in values if math.isfinite(v)]
-    return sum(finite) / len(finite) if finite else math.nan
+def _record(config, step, row, values, seconds, peak_tokens_per_second):
+    """What the steps since the last record measured, each of which took so many seconds."""
+    nats = [v["nats"] for v in values if math.isfinite(v["nats"])]
+    skipped = int(values[-1]["skipped"])
+    rate = learning_rate(config.optimizer, config.train.steps)
+    speed = config.tokens_per_step / seconds
+    record = {
+        "nats": sum(nats) / len(nats) if nats else math.nan,
+        "grad_norm": values[-1]["grad_norm"],
+        "learning_rate": float(jnp.asarray(rate(step - 1 - skipped))),
+        "tokens": row * config.train.seq_len,
+        "tokens_per_second": speed,
+        "step_seconds": seconds,
+    }
+    if peak_tokens_per_second:
+        record["mfu"] = speed / peak_tokens_per_second
+    if skipped:
+        record["skipped"] = skipped
+    return record
 
 
 def _abort_if_diverged(values, step, limit):
