@@ -1,8 +1,10 @@
-"""Time a train step, the recurrence and the input pipeline: python -m launch.benchmark all.
+"""Time training, the recurrence, the input pipeline and decoding: python -m launch.benchmark all.
 
     python -m launch.benchmark train-step --peer --peer-griffin --json step.json
     python -m launch.benchmark recurrence
     python -m launch.benchmark data --data-source FILES
+    python -m launch.benchmark decode --peer-griffin
+    python -m launch.benchmark prefix
 
 The sides of a comparison take turns, A B A B ..., and while one runs the others sleep, so that
 whatever else the machine does falls on all alike; medians are compared. Each model has a process
@@ -50,7 +52,9 @@ Side = Callable[[], float]
 class Arguments:
     """Time the project on this machine; the sides of a comparison take turns."""
 
-    what: tyro.conf.Positional[Literal["train-step", "recurrence", "data", "all"]]
+    what: tyro.conf.Positional[
+        Literal["train-step", "recurrence", "data", "decode", "prefix", "all"]
+    ]
     config: str = "hybriko_117m"
     """A name in configs/: the model of the train step."""
     batch: int = 2
@@ -476,10 +480,141 @@ def benchmark_data(arguments: Arguments) -> dict[str, Any]:
     return report | {"tokens_per_second": speed, "results": results, "samples": samples + more}
 
 
+# --- decode ---
+
+PROMPT, NEW = 200, 100  # tokens
+
+
+def benchmark_decode(arguments: Arguments) -> dict[str, Any]:
+    """A prompt read and continued greedily, one row and eight."""
+    model = common.load_config(arguments.config).model
+    report, rows = {}, []
+    for batch in (1, 8):
+        sides, facts = in_a_process(our_decode, model, batch)
+        if arguments.peer_griffin:
+            more, _ = in_a_process(peer_decode, "RecurrentGemma", model, facts["parameters"], batch)
+            sides |= more
+        samples, results = alternate(sides, arguments.repeats)
+        for side, result in results.items():
+            result["tokens_per_second"] = batch * NEW / result["median"]
+            speed = f"{result['tokens_per_second']:,.1f}"
+            rows.append((f"{side}, B={batch}", milliseconds(result), speed))
+        report[f"B={batch}"] = {"results": results, "samples": samples}
+        if len(results) > 1:
+            ours, theirs = (r["median"] for r in results.values())
+            report[f"B={batch}"]["ratio"] = theirs / ours
+            rows.append(("  ours against it", "", f"{theirs / ours:.2f}x"))
+    columns = ("side", "ms: median (min to max)", "tokens/s")
+    print_table(f"decode of {arguments.config}, {NEW} tokens after {PROMPT}", columns, rows)
+    return report
+
+
+def our_decode(model: HybriKoConfig, batch: int) -> tuple[dict[str, Side], Any]:
+    """Our generation, as launch.generate runs it."""
+    import flax.linen as nn
+    import jax
+    import jax.numpy as jnp
+
+    from hybriko_jax.decode.generate import continuations
+    from hybriko_jax.models import build
+    from hybriko_jax.training.state import param_count
+
+    module = build(replace(model, dtype="float32", remat=False))
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    params = nn.unbox(jax.jit(module.init)(jax.random.key(0), tokens, tokens))["params"]
+    rng = np.random.default_rng(0)
+    prompts = rng.integers(4, model.vocab_size, (batch, PROMPT)).tolist()
+
+    def side():
+        begin = time.perf_counter()
+        continuations(module, params, prompts, NEW, temperature=0)
+        return time.perf_counter() - begin
+
+    return {"ours": side}, {"parameters": param_count(params)}
+
+
+def peer_decode(
+    name: str, model: HybriKoConfig, n_params: int, batch: int
+) -> tuple[dict[str, Side], Any]:
+    """Generation of transformers, float32, with its cache."""
+    import torch  # type: ignore
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    torch.manual_seed(0)
+    peer, facts = build_peer(name, model, n_params, PROMPT + NEW)
+    peer.eval()
+    tokens_BL = torch.randint(4, model.vocab_size, (batch, PROMPT))
+
+    def side():
+        begin = time.perf_counter()
+        with torch.inference_mode():
+            peer.generate(
+                tokens_BL,
+                attention_mask=torch.ones_like(tokens_BL),
+                max_new_tokens=NEW,
+                min_new_tokens=NEW,
+                do_sample=False,
+                pad_token_id=0,
+            )
+        return time.perf_counter() - begin
+
+    return {name: side}, facts
+
+
+# --- prefix ---
+
+
+def benchmark_prefix(arguments: Arguments) -> dict[str, Any]:
+    """SFT behind the full prompt: the prompt run once a step, against once a sample."""
+    B, L = 16, 128
+    folder = str(Path(__file__).parent.parent / "checkpoints" / "hybriko-mini")
+    sides, facts = in_a_process(prefix_steps, folder, B, L)
+    samples, results = alternate(sides, arguments.repeats)
+    shared, apart = (results[name]["median"] for name in ("shared prefix", "per sample"))
+    rows = [(side, milliseconds(r), f"{B / r['median']:,.1f}", "") for side, r in results.items()]
+    rows[0] = (*rows[0][:3], f"{apart / shared:.2f}x")
+    columns = ("side", "ms: median (min to max)", "samples/s", "ratio")
+    title = f"loss and gradients of {B} samples of {L} tokens behind {facts['prompt']:,}"
+    print_table(f"{title}, hybriko-mini", columns, rows)
+    return {"facts": facts, "ratio": apart / shared, "results": results, "samples": samples}
+
+
+def prefix_steps(folder: str, batch: int, length: int) -> tuple[dict[str, Side], Any]:
+    """Gradients of a batch, with the prompt shared and with one before every sample."""
+    import jax
+
+    from hybriko_jax.data.batch import Batch
+    from hybriko_jax.linux.tools import TOOLS
+    from hybriko_jax.models import build
+    from hybriko_jax.prompts import chat_tokens, system_prompt
+    from hybriko_jax.training.step import loss_sums
+
+    loaded = common.load_checkpoint(Path(folder))
+    model, params = build(replace(loaded.config, max_seq_len=4096)), loaded.params
+    system = system_prompt("full", [tool.schema for tool in TOOLS])
+    message = {"role": "system", "content": system}
+    prefix_P = chat_tokens(loaded.tokenizer, [message])[0]
+    rows_BL = np.random.default_rng(0).integers(300, 7000, (batch, length), np.int32)
+
+    def gradients(tokens_BL, prefix_P):
+        positions_BL = np.tile(np.arange(tokens_BL.shape[1], dtype=np.int32), (batch, 1))
+        mask_BL = positions_BL >= tokens_BL.shape[1] - length // 2
+        data = Batch(tokens_BL, positions_BL, mask_BL)
+        return lambda params: loss_sums(model, params, data, chunk=512, prefix_P=prefix_P)[0]
+
+    whole_BL = np.concatenate([np.tile(prefix_P, (batch, 1)), rows_BL], axis=1)
+    shared = jax.jit(jax.value_and_grad(gradients(rows_BL, prefix_P)))
+    apart = jax.jit(jax.value_and_grad(gradients(whole_BL, None)))
+    sides = {"shared prefix": timed(shared, params), "per sample": timed(apart, params)}
+    return sides, {"prompt": len(prefix_P)}
+
+
 BENCHMARKS = {
     "train-step": benchmark_train_step,
     "recurrence": benchmark_recurrence,
     "data": benchmark_data,
+    "decode": benchmark_decode,
+    "prefix": benchmark_prefix,
 }
 
 if __name__ == "__main__":

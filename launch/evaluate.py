@@ -37,10 +37,10 @@ class FunctionCalling:
     """A run's workdir, or a model's folder."""
     data: Path
     """JSONL: lines of launch.synthesize, {"id", "query", "action", "arguments"}, or dialogues."""
-    grounded: bool | None = None
-    """Only with grounding, or only without. By default both, side by side."""
+    grounded: bool = True
+    """Which predictions --out gets; the report has both, side by side."""
     out: Path | None = None
-    """Write {"id", "action", "arguments"} of the predictions (the grounded ones, if both)."""
+    """Write {"id", "action", "arguments"} of every prediction to this JSONL file."""
     batch_size: int = 32
     json: Path | None = None
     """Also write the figures to this file."""
@@ -98,9 +98,8 @@ def evaluate_function_calling(arguments: FunctionCalling) -> None:
     asked = fc.read_questions(arguments.data)
     loaded = common.load_checkpoint(arguments.checkpoint)
     model = build(loaded.config)
-    ways = (True, False) if arguments.grounded is None else (arguments.grounded,)
-    scores, figures = {}, {}
-    for grounded in ways:
+    scores: dict[str, dict[str, fc.Score]] = {}
+    for grounded in (True, False):
         how = "grounded" if grounded else "not grounded"
         predictions = []
         for prediction in fc.predict(
@@ -116,25 +115,23 @@ def evaluate_function_calling(arguments: FunctionCalling) -> None:
             if len(predictions) % (8 * arguments.batch_size) == 0:
                 print(f"{how}: {len(predictions):,} of {len(asked):,}", file=sys.stderr)
         scores[how] = fc.score(asked, predictions)
-        if arguments.out and (grounded or len(ways) == 1):
+        if arguments.out and grounded == arguments.grounded:
             lines = [
                 {"id": p.id, "action": p.action, "arguments": p.arguments} for p in predictions
             ]
-            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-            arguments.out.write_text(text)
+            arguments.out.write_text(
+                "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in lines)
+            )
     loss = fc.evaluation_loss(model, loaded.params, loaded.tokenizer, asked, loaded.system)
-    table = Table(
-        "",
-        "asked",
-        "",
-        *next(iter(scores["grounded" if True in ways else "not grounded"].values())).rates(),
-    )
-    for name in scores[next(iter(scores))]:
-        for how, by_name in scores.items():
-            rates = by_name[name].rates()
-            figures.setdefault(name, {})[how] = {k: v for k, v in rates.items()}
+    figures = {
+        name: {how: by_name[name].rates() for how, by_name in scores.items()}
+        for name in scores["grounded"]
+    }
+    table = Table("", "asked", "", *figures["all"]["grounded"])
+    for name, by_way in figures.items():
+        for how, rates in by_way.items():
             cells = [f"{p:.1%} ({low:.1%} to {high:.1%})" for p, low, high in rates.values()]
-            table.add_row(name, f"{by_name[name].asked:,}", how, *cells)
+            table.add_row(name, f"{scores[how][name].asked:,}", how, *cells)
     Console(width=max(Console().width, 150)).print(table)
     print(f"evaluation loss {loss:.4f} nats per token of the right answers")
     if arguments.json:

@@ -39,6 +39,11 @@ class Settings:
     def __post_init__(self):
         if not 0 <= self.text_share < 1:
             raise UserError(f"--text-share {self.text_share} must be 0 or more, and less than 1.")
+        if self.prompt == "full" and self.text_share:
+            raise UserError(
+                "--prompt full is run once for all rows, so no text can be among them. Pass "
+                "--text-share 0."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +89,7 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
     from hybriko_jax.data.loader import batches, fixed_batches
     from hybriko_jax.linux.tools import TOOLS
     from hybriko_jax.models import build
-    from hybriko_jax.prompts import system_prompt
+    from hybriko_jax.prompts import chat_tokens, system_prompt
     from hybriko_jax.training.flops import matmul_flops_per_token
     from hybriko_jax.training.signals import Stopped
     from hybriko_jax.training.train import held_out_evaluation, train
@@ -111,19 +116,29 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
         text = common.prepared_data(config, tokenizer, workdir).train
     system = system_prompt(settings.prompt, [tool.schema for tool in TOOLS])
     write_file(workdir / common.SYSTEM_PROMPT, system)
-    mixture = conversations(tokenizer, samples, system, text, longest=c.seq_len)
-    said, chat = sum(int(m.sum()) for m in mixture.said), sum(len(t) for t in mixture.tokens)
-    weights: tuple[float, ...] = (1.0,)
+    # The long prompt is run once a step, the short one stands before every sample.
+    full = settings.prompt == "full"
+    prefix_P = None
+    if full:
+        prefix_P = chat_tokens(tokenizer, [{"role": "system", "content": system}])[0]
+
+    def rows_of(mixture, weights):
+        return ConversationRows(
+            mixture, weights, c.seq_len, c.seed, tokenizer.pad_id, packed=not full
+        )
+
+    prompt = None if full else system
+    mixture = conversations(tokenizer, samples, prompt, text, c.seq_len)
+    chat, weights = sum(len(t) for t in mixture.tokens), (1.0,)
     if text is not None:
         weights = (1.0, text_weight(chat, int(text.length_N.sum()), settings.text_share))
-    rows = ConversationRows(mixture, weights, c.seq_len, c.seed, tokenizer.pad_id)
-    plan = rows.plan(0)
+    rows = rows_of(mixture, weights)
+    unseen_rows = rows_of(conversations(tokenizer, held_out, prompt, None, c.seq_len), (1.0,))
+    said, plan = sum(int(m.sum()) for m in mixture.said), rows.plan(0)
     common.say(
-        f"{len(samples):,} samples, {chat:,} tokens, {said:,} of them the assistant's; with text "
-        f"an epoch is {plan.n_rows:,} rows, {plan.fill(c.seq_len):.2%} full"
+        f"{len(samples):,} samples, {chat:,} tokens, {said:,} of them the assistant's; an epoch "
+        f"is {plan.n_rows:,} rows, {plan.fill(c.seq_len):.2%} full"
     )
-    unseen = conversations(tokenizer, held_out, system, longest=c.seq_len)
-    unseen_rows = ConversationRows(unseen, (1.0,), c.seq_len, c.seed, tokenizer.pad_id)
     model = build(config.model)
     evaluate = held_out_evaluation(
         model,
@@ -131,6 +146,7 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
         mesh,
         fixed_batches(unseen_rows, c.batch_size, mesh, c.eval_batches),
         token_bytes_V=tokenizer.token_bytes(),
+        prefix_P=prefix_P,
     )
     peak = common.peak_flops(None, mesh, dtype)
     try:
@@ -143,6 +159,7 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
             evaluate,
             data_digest=_digest(mixture),
             init_params=base.params,
+            prefix_P=prefix_P,
             peak_tokens_per_second=peak and peak / matmul_flops_per_token(config.model, c.seq_len),
         )
     except Stopped as stopped:

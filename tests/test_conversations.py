@@ -86,6 +86,16 @@ def test_text_makes_up_its_share():
     assert weight * 400 / (900 + weight * 400) == pytest.approx(0.25)
 
 
+def test_behind_a_shared_prefix_a_row_holds_one_sample(mini_tokenizer, samples):
+    both = conversations(mini_tokenizer, samples, None)
+    rows = ConversationRows(both, (1.0,), 640, 0, mini_tokenizer.pad_id, packed=False)
+    batch = rows.batch(range(len(samples), 2 * len(samples)))  # the second epoch
+    start = mini_tokenizer.control_id(IM_START)
+    assert (batch.tokens_BL[:, 0] == start).all()
+    lengths = (batch.positions_BL > 0).sum(axis=1) + 1
+    assert sorted(lengths) == sorted(len(t) for t in both.tokens)
+
+
 def test_a_full_prompt_names_every_tool():
     from hybriko_jax.linux.tools import TOOLS
 

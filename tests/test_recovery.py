@@ -354,10 +354,10 @@ def test_two_runs_in_one_workdir(pretrain, tmp_path):
 
 
 def test_profile_and_best_of_a_continued_run_that_is_stopped(pretrain, unfinished):
-    workdir = unfinished(5)
+    workdir = unfinished(20)
     options = ("--train.eval-every", 4, "--train.save-every", 100, "--train.keep-last", 100)
     process = pretrain(workdir, "--profile", *options)
-    freeze(process, lambda: trained(workdir) >= 17)
+    freeze(process, lambda: trained(workdir) >= 32)
     ended, _ = stop(process)
     assert ended.code == 128 + signal.SIGTERM, ended
     assert any((workdir / "profile").rglob("*.xplane.pb"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import numpy as np
 
 from hybriko_jax.data.batch import Batch
 from hybriko_jax.data.loader import Documents, Rows
-from hybriko_jax.data.packing import pack
+from hybriko_jax.data.packing import Plan, pack
 from hybriko_jax.errors import UserError
 from hybriko_jax.linux.tools import call_fault
 from hybriko_jax.prompts import Message, chat_tokens, parse_call
@@ -106,6 +107,19 @@ class Conversations:
 class ConversationRows(Rows):
     """`Rows` in which only the assistant's words and the ordinary text are learned."""
 
+    packed: bool = True
+    """False puts one conversation in a row: behind a shared prefix, position 0 of a second one
+    would forget the prefix."""
+
+    @functools.lru_cache(maxsize=2)  # noqa: B019  (a few objects a process)
+    def plan(self, epoch: int) -> Plan:
+        if self.packed:
+            return super().plan(epoch)
+        lengths = self.split.length_N
+        order = np.random.default_rng([self.seed, epoch]).permutation(len(lengths))
+        zeros = np.zeros(len(lengths), np.int64)
+        return Plan(np.arange(len(lengths) + 1), order, zeros, lengths[order])
+
     def batch(self, numbers: Iterable[int]) -> Batch:
         numbers = list(numbers)
         batch = super().batch(numbers)
@@ -119,27 +133,29 @@ class ConversationRows(Rows):
 def conversations(
     tokenizer: Tokenizer,
     samples: Sequence[dict[str, Any]],
-    system: str,
+    system: str | None,
     text: Documents | None = None,
     longest: int | None = None,
 ) -> Conversations:
     """Samples as tokens, each behind the system prompt.
 
     Args:
-      system: the system prompt; "" for none.
+      system: the system prompt; None where it is a shared prefix: a sample then begins in the
+        middle, without a start token.
       longest: tokens that a row holds.
 
     Raises:
       UserError: a sample is longer than a row.
     """
     before: list[Message] = [{"role": "system", "content": system}] if system else []
-    both = [chat_tokens(tokenizer, [*before, *s["messages"]]) for s in samples]
+    begin = system is not None
+    both = [chat_tokens(tokenizer, [*before, *s["messages"]], begin) for s in samples]
     tokens = [t for t, _ in both]
     for sample, t in zip(samples, tokens, strict=True):
         if longest and len(t) > longest:
             raise UserError(
-                f"Sample {sample.get('id', '')} has {len(t)} tokens with its prompt, more than "
-                f"train.seq_len={longest}. Raise --train.seq-len, or use --prompt compact."
+                f"Sample {sample.get('id', '')} has {len(t)} tokens, more than "
+                f"train.seq_len={longest}. Raise --train.seq-len, or leave the sample out."
             )
     return Conversations(tokens, [s for _, s in both], text)
 

@@ -45,6 +45,7 @@ def train(
     *,
     data_digest: str,
     init_params: Any = None,
+    prefix_P: Any = None,
     peak_tokens_per_second: float | None = None,
     profile: bool = False,
 ) -> list[dict[str, Any]]:
@@ -56,6 +57,7 @@ def train(
       evaluate: run every eval_every steps and at the end.
       data_digest: names what row numbers count.
       init_params: parameters to start from where there is no checkpoint; None draws them.
+      prefix_P: tokens that stand before every row; see `step.loss_sums`.
       peak_tokens_per_second: of the model on all devices at their peak; None leaves MFU out.
       profile: trace some steps into workdir/profile.
 
@@ -113,7 +115,7 @@ def train(
 
         try:
             with signals.interruptible():
-                compiled = compile_step(model, tx, config, abstract, mesh)
+                compiled = compile_step(model, tx, config, abstract, mesh, prefix_P)
             batches = batches_from(row)
             pending: list[dict[str, jax.Array]] = []
             measured_at = {r["step"] for r in metrics.records if "held_out_nats" in r}
@@ -168,14 +170,22 @@ def train(
 
 
 def held_out_evaluation(
-    model: nn.Module, config: RunConfig, mesh: Mesh, batches: list[Batch], token_bytes_V: Any
+    model: nn.Module,
+    config: RunConfig,
+    mesh: Mesh,
+    batches: list[Batch],
+    token_bytes_V: Any,
+    prefix_P: Any = None,
 ) -> Evaluate:
     """Measures held-out loss on fixed batches.
 
     Args:
       token_bytes_V: UTF-8 bytes that each token spells.
+      prefix_P: tokens that stand before every row; see `step.loss_sums`.
     """
-    step = jax.jit(functools.partial(eval_step, model=model, chunk=config.train.loss_chunk))
+    step = jax.jit(
+        functools.partial(eval_step, model=model, chunk=config.train.loss_chunk, prefix_P=prefix_P)
+    )
     count_bytes = jax.jit(
         lambda b: jnp.sum(jnp.where(b.loss_mask_BL, jnp.asarray(token_bytes_V)[b.tokens_BL], 0))
     )
@@ -201,6 +211,7 @@ def compile_step(
     config: RunConfig,
     abstract: TrainState,
     mesh: Mesh,
+    prefix_P: Any = None,
 ) -> jax.stages.Compiled:
     """The train step, compiled for a mesh; it gives its first argument away."""
     shape = (config.train.batch_size, config.train.seq_len)
@@ -209,7 +220,7 @@ def compile_step(
         return jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh))
 
     batch = Batch(like(jnp.int32), like(jnp.int32), like(jnp.bool_))
-    step = functools.partial(train_step, model=model, tx=tx, config=config.train)
+    step = functools.partial(train_step, model=model, tx=tx, config=config.train, prefix_P=prefix_P)
     shardings = jax.tree.map(lambda s: s.sharding, abstract)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
     return jitted.lower(abstract, batch).compile()
