@@ -205,9 +205,7 @@ def make_directory(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path):
             pass
     except OSError as e:
-        raise UserError(
-            f"{path} cannot be written ({e.strerror}). Give another --workdir."
-        ) from None
+        raise UserError(f"{path} cannot be written ({e.strerror}). Give another place.") from None
 
 
 def lock(workdir: Path) -> None:

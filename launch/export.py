@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hybriko_jax.files import write_file
 from launch import common
 
 
@@ -29,6 +30,8 @@ def main() -> None:
 
     loaded = common.load_checkpoint(arguments.checkpoint)
     save_folder(arguments.out, loaded.config, loaded.params, loaded.tokenizer, arguments.dtype)
+    if loaded.system:
+        write_file(arguments.out / common.SYSTEM_PROMPT, loaded.system)
     print(f"{param_count(loaded.params):,} parameters in {arguments.dtype}: {arguments.out}")
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from hybriko_jax.config import RunConfig, from_json, model_differences, parse_mesh, to_json
+from hybriko_jax.config import RunConfig, from_json, model_differences, to_json
 from hybriko_jax.errors import UserError
 from hybriko_jax.files import write_file
-from launch import common
+from launch import common, start
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -44,61 +41,16 @@ class Arguments:
 
 
 def main() -> None:
-    accelerator = common.accelerator()
-    if not accelerator:
-        text = common.option("mesh") or "1"
-        size, processes = math.prod(parse_mesh(text).values()), common.cluster()["num_processes"]
-        if size % processes:
-            raise UserError(
-                f"--mesh {text} is {size} devices, which do not divide over {processes} processes. "
-                f"Use a multiple of {processes}."
-            )
-        common.prepare_cpu(size // processes)
+    accelerator = start.devices()
     name = common.option("config") or ("hybriko_117m" if accelerator else "tiny")
     default = Arguments(config=name, run=common.load_config(name))
     arguments = common.parse(Arguments, default, "launch.pretrain")
     common.start_jax(accelerator)
     if not accelerator and not common.option("config"):
         common.say("No accelerator: the config is tiny (--config hybriko_117m overrides).")
-    with enough_memory():
-        mesh = _mesh(arguments.mesh, arguments.run.train)
+    with start.enough_memory():
+        mesh = start.mesh(arguments.mesh, arguments.run.train)
         (describe if arguments.describe else pretrain)(arguments, mesh)
-
-
-def _mesh(text, config):
-    """The mesh, over which the batch divides."""
-    import jax
-
-    from hybriko_jax.sharding import batch_parts, make_mesh
-
-    mesh = make_mesh(text)
-    if mesh.size < jax.device_count():
-        common.say(f"--mesh {text} uses {mesh.size} of {jax.device_count()} devices")
-    rows, parts = config.batch_size // config.accumulation, batch_parts(mesh)
-    if rows % parts:
-        raise UserError(
-            f"train.batch_size={config.batch_size} in accumulation={config.accumulation} parts "
-            f"leaves {rows} rows, which do not divide over the {parts} devices of the mesh axes "
-            f"data and fsdp. Use a multiple of {parts * config.accumulation}, or a smaller --mesh."
-        )
-    return mesh
-
-
-@contextlib.contextmanager
-def enough_memory() -> Iterator[None]:
-    """Turns XLA's error of too little memory into a UserError."""
-    import jax
-
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as e:
-        if "RESOURCE_EXHAUSTED" not in str(e):
-            raise
-        raise UserError(
-            f"The devices have too little memory ({str(e).splitlines()[0]}). Give a smaller "
-            "--train.batch-size, a larger --train.accumulation, --model.remat, or more devices by "
-            "--mesh; --describe tells what a step takes."
-        ) from e
 
 
 def pretrain(arguments: Arguments, mesh: Mesh) -> None:
@@ -153,7 +105,7 @@ def pretrain(arguments: Arguments, mesh: Mesh) -> None:
     except Stopped as stopped:
         common.say(f"saved in {workdir}; the same command goes on from there")
         common.leave(stopped.exit_code)
-    _report(records, workdir)
+    start.report(records, workdir)
 
 
 def _open_workdir(arguments, config, workdir):
@@ -222,22 +174,6 @@ def _check_same_run(old, new, workdir):
             f"The run in {workdir} cannot go on with {'; '.join(changed)}. Keep the old values, "
             f"or start a new run from its weights: --workdir NEW --init {workdir}."
         )
-
-
-def _report(records, workdir):
-    nats = [(r["step"], r["nats"]) for r in records if "nats" in r]
-    held_out = [r for r in records if "held_out_nats" in r]
-    if not nats or not held_out:
-        return
-    last = held_out[-1]
-    common.say(
-        f"training loss {nats[0][1]:.3f} nats per token at step {nats[0][0]}, "
-        f"{nats[-1][1]:.3f} at step {nats[-1][0]}\n"
-        f"held out      {held_out[0]['held_out_nats']:.3f} nats per token at step "
-        f"{held_out[0]['step']}, {last['held_out_nats']:.3f} at step {last['step']} "
-        f"= {last['held_out_bits_per_byte']:.3f} bits per byte\n"
-        f"written to    {workdir}: checkpoints/, tensorboard/, metrics.jsonl, loss.png"
-    )
 
 
 def describe(arguments: Arguments, mesh: Mesh) -> None:

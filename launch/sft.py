@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from hybriko_jax.config import RunConfig, parse_mesh, to_json
+from hybriko_jax.config import RunConfig, to_json
 from hybriko_jax.errors import UserError
 from hybriko_jax.files import write_file
-from launch import common, pretrain
+from launch import common, start
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -63,9 +62,7 @@ class Arguments:
 
 
 def main() -> None:
-    accelerator = common.accelerator()
-    if not accelerator:
-        common.prepare_cpu(math.prod(parse_mesh(common.option("mesh") or "1").values()))
+    accelerator = start.devices()
     name = common.option("config") or "hybriko_sft"
     settings = Settings(samples=common.option("samples") or tyro.MISSING)
     base = Path(common.option("base") or ".")
@@ -74,8 +71,8 @@ def main() -> None:
     if not common.option("base"):
         raise UserError("--base is missing. Give a run's workdir or a model's folder.")
     common.start_jax(accelerator)
-    with pretrain.enough_memory():
-        sft(arguments, pretrain._mesh(arguments.mesh, arguments.run.train))
+    with start.enough_memory():
+        sft(arguments, start.mesh(arguments.mesh, arguments.run.train))
 
 
 def sft(arguments: Arguments, mesh: Mesh) -> None:
@@ -91,6 +88,7 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
     from hybriko_jax.models import build
     from hybriko_jax.prompts import chat_tokens, system_prompt
     from hybriko_jax.training.flops import matmul_flops_per_token
+    from hybriko_jax.training.processes import on_main_process
     from hybriko_jax.training.signals import Stopped
     from hybriko_jax.training.train import held_out_evaluation, train
 
@@ -104,18 +102,28 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
     held_out = read_samples(Path(settings.held_out)) if settings.held_out else samples[::100]
     if not settings.held_out:
         samples = [s for i, s in enumerate(samples) if i % 100]
-    common.make_directory(workdir)
-    common.lock(workdir)
-    _same_settings(workdir, settings)
-    tokenizer.save(workdir / "tokenizer.model")
-    write_file(workdir / "config.json", to_json(config))
+    system = system_prompt(settings.prompt, [tool.schema for tool in TOOLS])
+
+    def open_workdir():
+        common.make_directory(workdir)
+        common.lock(workdir)
+        saved = workdir / SETTINGS
+        if saved.exists() and saved.read_text() != to_json(settings):
+            raise UserError(
+                f"The run in {workdir} was begun with other settings ({saved}). Keep them, or give "
+                "another --workdir."
+            )
+        tokenizer.save(workdir / "tokenizer.model")
+        write_file(saved, to_json(settings))
+        write_file(workdir / common.SYSTEM_PROMPT, system)
+        write_file(workdir / "config.json", to_json(config))
+
+    on_main_process(open_workdir)
     common.say(to_json(settings).rstrip())
     common.say(to_json(config).rstrip())
     text = None
     if settings.text_share:
         text = common.prepared_data(config, tokenizer, workdir).train
-    system = system_prompt(settings.prompt, [tool.schema for tool in TOOLS])
-    write_file(workdir / common.SYSTEM_PROMPT, system)
     # The long prompt is run once a step, the short one stands before every sample.
     full = settings.prompt == "full"
     prefix_P = None
@@ -165,17 +173,7 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
     except Stopped as stopped:
         common.say(f"saved in {workdir}; the same command goes on from there")
         common.leave(stopped.exit_code)
-    pretrain._report(records, workdir)
-
-
-def _same_settings(workdir, settings):
-    saved = workdir / SETTINGS
-    if saved.exists() and saved.read_text() != to_json(settings):
-        raise UserError(
-            f"The run in {workdir} was begun with other settings ({saved}). Keep them, or give "
-            "another --workdir."
-        )
-    write_file(saved, to_json(settings))
+    start.report(records, workdir)
 
 
 def _digest(mixture):

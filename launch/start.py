@@ -1,0 +1,88 @@
+"""What launch.pretrain and launch.sft share: devices, mesh, memory, the report."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hybriko_jax.config import TrainConfig, parse_mesh
+from hybriko_jax.errors import UserError
+from launch import common
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+
+def devices() -> str | None:
+    """The accelerator, or None after making this process one with the devices of --mesh."""
+    accelerator = common.accelerator()
+    if not accelerator:
+        text = common.option("mesh") or "1"
+        size, processes = math.prod(parse_mesh(text).values()), common.cluster()["num_processes"]
+        if size % processes:
+            raise UserError(
+                f"--mesh {text} is {size} devices, which do not divide over {processes} processes. "
+                f"Use a multiple of {processes}."
+            )
+        common.prepare_cpu(size // processes)
+    return accelerator
+
+
+def mesh(text: str, config: TrainConfig) -> Mesh:
+    """The mesh of --mesh.
+
+    Raises:
+      UserError: it does not fit the devices, or the batch does not divide over it.
+    """
+    import jax
+
+    from hybriko_jax.sharding import batch_parts, make_mesh
+
+    found = make_mesh(text)
+    if found.size < jax.device_count():
+        common.say(f"--mesh {text} uses {found.size} of {jax.device_count()} devices")
+    rows, parts = config.batch_size // config.accumulation, batch_parts(found)
+    if rows % parts:
+        raise UserError(
+            f"train.batch_size={config.batch_size} in accumulation={config.accumulation} parts "
+            f"leaves {rows} rows, which do not divide over the {parts} devices of the mesh axes "
+            f"data and fsdp. Use a multiple of {parts * config.accumulation}, or a smaller --mesh."
+        )
+    return found
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Turns XLA's error of too little memory into a UserError."""
+    import jax
+
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as e:
+        if "RESOURCE_EXHAUSTED" not in str(e):
+            raise
+        raise UserError(
+            f"The devices have too little memory ({str(e).splitlines()[0]}). Give a smaller "
+            "--train.batch-size, a larger --train.accumulation, --model.remat, or more devices by "
+            "--mesh; --describe tells what a step takes."
+        ) from e
+
+
+def report(records: list[dict[str, Any]], workdir: Path) -> None:
+    """Says what a run began and ended with."""
+    nats = [(r["step"], r["nats"]) for r in records if "nats" in r]
+    held_out = [r for r in records if "held_out_nats" in r]
+    if not nats or not held_out:
+        return
+    last = held_out[-1]
+    common.say(
+        f"training loss {nats[0][1]:.3f} nats per token at step {nats[0][0]}, "
+        f"{nats[-1][1]:.3f} at step {nats[-1][0]}\n"
+        f"held out      {held_out[0]['held_out_nats']:.3f} nats per token at step "
+        f"{held_out[0]['step']}, {last['held_out_nats']:.3f} at step {last['step']} "
+        f"= {last['held_out_bits_per_byte']:.3f} bits per byte\n"
+        f"written to    {workdir}: checkpoints/, tensorboard/, metrics.jsonl, loss.png"
+    )
