@@ -34,22 +34,30 @@ def main() -> None:
     query = check(arguments.query)
     names = sorted(p.name for p in Path.cwd().iterdir()) if arguments.cwd_names else []
 
+    from hybriko_jax.decode.prefix import load_prefix
     from hybriko_jax.evaluate.function_calling import Question, predict
     from hybriko_jax.linux.argv import command_line
     from hybriko_jax.linux.tools import FINISH, call_fault
     from hybriko_jax.models import build
+    from hybriko_jax.prompts import chat_tokens
 
-    loaded = common.load_checkpoint(arguments.checkpoint)
+    try:
+        loaded = common.load_checkpoint(arguments.checkpoint)
+    except UserError as e:
+        raise UserError(f"모델을 읽을 수 없습니다. {e}") from None
+    model = build(loaded.config)
+    before = chat_tokens(loaded.tokenizer, [{"role": "system", "content": loaded.system}])[0]
     question = Question("", ({"role": "user", "content": query},), "", ())
     (answer,) = predict(
-        build(loaded.config),
+        model,
         loaded.params,
         loaded.tokenizer,
         [question],
-        system=loaded.system,
+        system="",
         grounded=arguments.grounded,
         names=names,
         batch_size=1,
+        prefix=load_prefix(model, loaded.params, before.tolist(), kept(arguments.checkpoint)),
     )
     print(answer.text)
     action, values = answer.action, answer.arguments
@@ -60,6 +68,11 @@ def main() -> None:
         )
     shown = values.get("final_answer", "") if action == FINISH else command_line(action, values)
     print(f"\n{shown}" if action == FINISH else f"\n$ {shown}")
+
+
+def kept(checkpoint: Path) -> Path:
+    """Where the state after the system prompt is kept, beside the model."""
+    return checkpoint / "prefix.npz"
 
 
 def check(query: str) -> str:

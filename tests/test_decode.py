@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hybriko_jax.decode.generate import continuations
+from hybriko_jax.decode.prefix import load_prefix
 from hybriko_jax.decode.sampling import sample
 from hybriko_jax.models import build
 
@@ -89,3 +90,28 @@ def test_only_tokens_that_the_mask_allows_are_chosen(model_and_params):
 
     found = continuations(model, params, [[2, 17], [2, 9]], 8, mask=mask)
     assert all(set(row) <= tokens for row, tokens in zip(found, allowed, strict=True))
+
+
+def test_behind_a_kept_prefix_the_answer_is_the_same(model_and_params, tmp_path):
+    model, params = model_and_params
+    rng = np.random.default_rng(0)
+    begin, prompt = rng.integers(1, 96, 9).tolist(), rng.integers(1, 96, 40).tolist()
+    path = tmp_path / "prefix.npz"
+    whole = continuations(model, params, [begin + prompt], 10, temperature=0)
+    for _ in ("run", "read"):
+        prefix = load_prefix(model, params, begin, path)
+        assert continuations(model, params, [prompt], 10, temperature=0, prefix=prefix) == whole
+
+
+def test_a_kept_prefix_of_other_weights_or_tokens_is_not_taken(model_and_params, tmp_path):
+    model, params = model_and_params
+    path = tmp_path / "prefix.npz"
+    first = load_prefix(model, params, [2, 5], path)
+    doubled = jax.tree.map(lambda p: 2 * p, params)
+    for tokens, weights in (([2, 6], params), ([2, 5], doubled)):
+        other = load_prefix(model, weights, tokens, path)
+        a, b = (jax.tree.leaves(p.state)[0] for p in (first, other))
+        assert np.abs(np.asarray(a) - np.asarray(b)).max() > 1e-6
+    path.write_bytes(b"damaged")
+    assert load_prefix(model, params, [2, 5], path).tokens == (2, 5)
+    load_prefix(model, params, [2, 5], tmp_path / "no" / "folder.npz")  # cannot be kept

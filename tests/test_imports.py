@@ -22,7 +22,7 @@ ALLOWED = {
     "linux": (),
     "prompts": ("tokenizer",),
     "data": ("prompts", "linux", "korean", "tokenizer", "sharding", "config"),
-    "decode": ("models", "korean", "tokenizer"),
+    "decode": ("models", "layers", "korean", "tokenizer"),
     "convert": ("models", "tokenizer", "config"),
     "training": ("models", "data", "layers", "sharding", "config"),
     "evaluate": (

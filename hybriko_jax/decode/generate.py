@@ -11,8 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hybriko_jax.decode.prefix import Prefix
 from hybriko_jax.decode.sampling import sample
 from hybriko_jax.models import init_state
+
+_PIECE = 32  # tokens of a prompt read at a time behind a prefix
 
 Mask = Callable[[np.ndarray | None], np.ndarray]
 """From the tokens chosen last (None at first) to the bits of those that may come next."""
@@ -30,6 +33,7 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
     mask: Mask | None = None,
+    prefix: Prefix | None = None,
 ) -> Iterator[np.ndarray]:
     """Tokens after prompts, each step as soon as it is drawn.
 
@@ -39,24 +43,21 @@ def generate(
       stop: ids that end a row.
       temperature, top_k, top_p: see `sample`.
       mask: tokens that are allowed, as in `constrain.Masks`; None allows all.
+      prefix: what stands before the prompt; for one prompt only.
 
     Yields:
       token_B of every step, -1 in rows that have ended; the token that ends a row is not
       yielded. Ends when all rows have.
     """
-    length = max(len(p) for p in prompts)
-    # The length and the capacity are rounded up, so that few shapes are compiled.
-    length = -(-length // 64) * 64
-    state = init_state(model.config, len(prompts), -(-(length + max_tokens) // 256) * 256)
-    # Padding comes first: pad tokens are documents of their own, and the prompt forgets them.
-    tokens_BL = np.stack([np.pad(np.array(p, np.int32), (length - len(p), 0)) for p in prompts])
-    positions_BL = np.stack(
-        [np.pad(np.arange(len(p), dtype=np.int32), (length - len(p), 0)) for p in prompts]
-    )
     position_B = np.array([len(p) for p in prompts], np.int32)
+    if prefix is None:
+        logits_BV, state = _read(model, params, prompts, max_tokens)
+    else:
+        (prompt,) = prompts
+        logits_BV, state = _read_on(model, params, prefix, prompt, max_tokens)
+        position_B = position_B + len(prefix.tokens)
     live_B = np.ones(len(prompts), bool)
     key, token_B = jax.random.key(seed), None
-    logits_BV, state = _step(model, params, tokens_BL, positions_BL, state)
     for n in range(max_tokens):
         bits_BN = None if mask is None else mask(token_B)  # while the device is still at work
         token_B = np.asarray(_choose(logits_BV, bits_BN, key, n, temperature, top_k, top_p))
@@ -71,6 +72,40 @@ def continuations(*args: Any, **kwargs: Any) -> list[list[int]]:
     """`generate`, all at once: the new tokens of every row."""
     columns = list(generate(*args, **kwargs))
     return [[int(t) for t in row if t >= 0] for row in np.stack(columns, 1)] if columns else [[]]
+
+
+def _read(model, params, prompts, max_tokens):
+    """Logits after prompts of different lengths, and the state."""
+    length = max(len(p) for p in prompts)
+    # The length and the capacity are rounded up, so that few shapes are compiled.
+    length = -(-length // 64) * 64
+    state = init_state(model.config, len(prompts), _capacity(length + max_tokens))
+    # Padding comes first: pad tokens are documents of their own, and the prompt forgets them.
+    rows = [np.pad(np.array(p, np.int32), (length - len(p), 0)) for p in prompts]
+    counts = [np.pad(np.arange(len(p), dtype=np.int32), (length - len(p), 0)) for p in prompts]
+    return _step(model, params, np.stack(rows), np.stack(counts), state)
+
+
+def _read_on(model, params, prefix, prompt, max_tokens):
+    """Logits after a prefix and a prompt, and the state.
+
+    Padding would make the model forget the prefix: the prompt is read in pieces of one length,
+    then token by token, so that two shapes are compiled whatever its length.
+    """
+    begin, logits_BV = len(prefix.tokens), None
+    state = prefix.state_for(_capacity(begin + len(prompt) + max_tokens))
+    at = 0
+    while at < len(prompt):
+        n = _PIECE if len(prompt) - at >= _PIECE else 1
+        positions = np.arange(begin + at, begin + at + n, dtype=np.int32)
+        piece = np.array(prompt[at : at + n], np.int32)
+        logits_BV, state = _step(model, params, piece[None], positions[None], state)
+        at += n
+    return logits_BV, state
+
+
+def _capacity(tokens):
+    return -(-tokens // 256) * 256
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=4)

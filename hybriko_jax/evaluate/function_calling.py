@@ -17,6 +17,7 @@ import numpy as np
 from hybriko_jax.data.batch import Batch
 from hybriko_jax.decode.constrain import Grammars, Tool, call_grammar
 from hybriko_jax.decode.generate import continuations
+from hybriko_jax.decode.prefix import Prefix
 from hybriko_jax.decode.spans import candidates
 from hybriko_jax.errors import UserError
 from hybriko_jax.linux.tools import DEFAULTS, FINISH, TOOLS, call_fault
@@ -142,6 +143,7 @@ def predict(
     tools: Sequence[Tool] = TOOLS,
     names: Sequence[str] = (),
     batch_size: int = 32,
+    prefix: Prefix | None = None,
 ) -> Iterator[Prediction]:
     """Greedy answers, question by question, in order of length.
 
@@ -149,11 +151,13 @@ def predict(
       system: the system prompt that the model was tuned with.
       grounded: let only calls through that the conversation supports.
       names: names in the current folder, which grounded answers may use too.
+      prefix: the system prompt, already run; `system` must then be "", and batch_size 1.
     """
     before: list[Message] = [{"role": "system", "content": system}] if system else []
     header = answer_header(tokenizer)
     prompts = {
-        q.id: [*chat_tokens(tokenizer, [*before, *q.messages])[0].tolist(), *header] for q in asked
+        q.id: [*chat_tokens(tokenizer, [*before, *q.messages], not prefix)[0].tolist(), *header]
+        for q in asked
     }
     ordered = sorted(asked, key=lambda q: len(prompts[q.id]))
     grammars = Grammars(tokenizer) if grounded else None
@@ -176,6 +180,7 @@ def predict(
             stop=(tokenizer.control_id(IM_END), tokenizer.eos_id),
             temperature=0,
             mask=mask,
+            prefix=prefix,
         )
         for question, answer in zip(batch, answers, strict=False):
             text = tokenizer.decode(answer)
