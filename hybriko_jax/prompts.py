@@ -50,7 +50,9 @@ def chat_tokens(
     """Tokens of a conversation in ChatML, and which of them the assistant says.
 
     Every message is tokenized by itself, so that its tokens do not depend on its neighbours, and
-    control symbols that a user types in stay ordinary text.
+    control symbols that a user types in stay ordinary text. What the assistant copies from, it
+    reads one word a line: a piece that begins a word would otherwise hold the space before it,
+    and a name would be other tokens in the request than between the quotes of the answer.
 
     Args:
       begin: whether a start token comes first.
@@ -64,9 +66,10 @@ def chat_tokens(
     tokens, said = ([tokenizer.bos_id], [False]) if begin else ([], [])
     for message in messages:
         header = [start, *tokenizer.encode(message["role"] + "\n")]
-        content = [*tokenizer.encode(message["content"]), end]
-        tokens += [*header, *content, *newline]
         mine = message["role"] == "assistant"
+        text = message["content"] if mine else message["content"].replace(" ", "\n")
+        content = [*tokenizer.encode(text), end]
+        tokens += [*header, *content, *newline]
         said += [False] * len(header) + [mine] * len(content) + [False] * len(newline)
     return np.array(tokens, np.int32), np.array(said, bool)
 

@@ -15,7 +15,7 @@ import llguidance
 import llguidance.numpy
 import numpy as np
 
-from hybriko_jax.decode.spans import PLACES, Candidates
+from hybriko_jax.decode.spans import Candidates
 from hybriko_jax.tokenizer import IM_END, Tokenizer
 
 MAX_THOUGHT = 80  # characters
@@ -41,7 +41,8 @@ def call_grammar(tools: Sequence[Tool], found: Candidates) -> str:
       found: the candidates of the request.
     """
     rules = {
-        "name": _any(_quotable(n) for n in (*found.names, *PLACES)),
+        "name": _any(_quotable(n) for n in (*found.names, *found.places)),
+        "folder": _any(_quotable(n) for n in (*found.folders, *found.places)),
         "extension": _any(found.extensions),
         "word": _any(_quotable(w) for w in found.words),
         "ascii": _any(w for w in found.words if re.fullmatch(r"[A-Za-z0-9_.-]+", w)),
@@ -51,8 +52,8 @@ def call_grammar(tools: Sequence[Tool], found: Candidates) -> str:
         "host": _any(found.hosts),
         "mode": _any(found.modes),
     }
-    rules["path"] = 'name ("/" name)?'
-    rules["some"] = 'path | (name "/")? "*." extension' if rules["extension"] else "path"
+    rules["path"] = '(folder "/")? name'
+    rules["some"] = 'path | (folder "/")? "*." extension' if rules["extension"] else "path"
     rules["glob"] = "name"
     if rules["extension"]:
         rules["glob"] += ' | "*." extension'

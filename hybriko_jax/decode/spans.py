@@ -12,8 +12,13 @@ from dataclasses import dataclass
 
 from hybriko_jax.korean import EXTENSIONS, SPOKEN_KINDS, numbers_in, split_particles
 
-PLACES = (".", "..", "~", "/", "-")
-"""Folders that are named by a word (여기, 상위, 홈, 루트) and not by their name."""
+PLACES = {
+    "..": r"상위|상단|윗|위로|위에|위 |부모|바깥|밖|옆|한 단계|뒤로|이전|\.\.|[cC][dD]",
+    "~": r"홈|집|home|HOME|내 (?:폴더|디렉)|개인|~",
+    "/": r"루트|최상위|맨 위|꼭대기|시스템|전체|컴퓨터|서버|모든|다 |/|root",
+    "-": r"이전|아까|방금|직전|전에|원래|있던|되돌|돌아|복귀|back|cd -",
+}
+"""Folders besides `.` that words stand for, and the words."""
 
 MODES = (
     *("+x", "-x", "u+x", "a+x", "g+x", "+r", "-r", "a+r", "o+r", "o-r", "go-r", "+w", "-w", "u+w"),
@@ -22,6 +27,12 @@ MODES = (
 )
 """Modes that permission words mean (실행 권한, 읽기 전용, 나만)."""
 
+# Words of a request that are no names, where no quotes stand around them.
+_NOT_NAMES = re.compile(
+    r".*(?:줘|줘요|주세요|줄래|줄래요|주라|줘봐|주삼|주십시오|하자|해라|할래|싶어|싶은데|보여|알려|어떻게|있는|있어|있나)"
+    r"|(?:이|그|저|이거|그거|저거|여기|거기|저기|좀|지금|현재|그냥|아예|전부|모두|싹|다|몽땅|빨리|얼른|혹시|이제|"
+    r"그리고|말고|대신|안|밑|아래|속|옆|위|맨|제일|가장|줄|번|개|행|수|것|거|게|걸|해|하고|하나|한|몇|뭐|왜)"
+)
 _QUOTED = re.compile(
     r"'([^'\n]+)'|\"([^\"\n]+)\"|‘([^’\n]+)’|“([^”\n]+)”|`([^`\n]+)`|「([^」\n]+)」"
 )
@@ -35,7 +46,10 @@ class Candidates:
     """Values that arguments may take, by what they are."""
 
     names: tuple[str, ...]
-    """Files and folders, as they are or as parts of folder/name."""
+    """Files and folders."""
+    folders: tuple[str, ...]
+    """Those that can be the folder of folder/name: without a known extension."""
+    places: tuple[str, ...]
     extensions: tuple[str, ...]
     """Of the globs *.ext."""
     words: tuple[str, ...]
@@ -56,6 +70,7 @@ def candidates(texts: Sequence[str], names: Iterable[str] = ()) -> Candidates:
       names: more names that are known, such as those in the current folder.
     """
     found: list[str] = []
+    sure: list[str] = []
     patterns: list[str] = []
     uris: list[str] = []
     for i, text in enumerate(texts):
@@ -63,7 +78,7 @@ def candidates(texts: Sequence[str], names: Iterable[str] = ()) -> Candidates:
         quoted = [next(g for g in m.groups() if g) for m in _QUOTED.finditer(text)]
         if i:  # what tools print has a name a line
             quoted += [line.strip() for line in text.splitlines()]
-        found += quoted
+        sure += quoted
         patterns += quoted
         words = _QUOTED.sub(" ", text).split()
         for word in words:
@@ -74,14 +89,18 @@ def candidates(texts: Sequence[str], names: Iterable[str] = ()) -> Candidates:
             uris += _forms(run)
     # What is downloaded is named by the end of its address.
     found += [u.rpartition("/")[2] for u in uris if "://" in u and "?" not in u]
-    names = _unique(f.rstrip("/") or f for f in (*found, *names))
+    found = [f for f in found if not _NOT_NAMES.fullmatch(f)]
+    names = _unique(f.rstrip("/") or f for f in (*sure, *found, *names))
     words = _unique(w for n in names for w in (n, n.lstrip("*.")) if not re.search(r"[/*]", w))
     joined = " ".join(texts)
     kinds = [SPOKEN_KINDS[k] for k in SPOKEN_KINDS if k in joined]
     tails = [w.rpartition(".")[2].lower() for w in words]
     digits = re.findall(r"(?<!\d)[0-7]{3,4}(?!\d)", joined)
+    is_file = re.compile(rf".*\.(?:{'|'.join(EXTENSIONS)})", re.IGNORECASE)
     return Candidates(
         names=names,
+        folders=tuple(n for n in names if not is_file.fullmatch(n)),
+        places=(".", *(place for place, words in PLACES.items() if re.search(words, joined))),
         extensions=_unique((*kinds, *(t for t in tails if t in EXTENSIONS))),
         words=words,
         patterns=_unique((*patterns, *words)),
