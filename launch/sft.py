@@ -143,9 +143,11 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
     rows = rows_of(mixture, weights)
     unseen_rows = rows_of(conversations(tokenizer, held_out, prompt, None, c.seq_len), (1.0,))
     said, plan = sum(int(m.sum()) for m in mixture.said), rows.plan(0)
+    if left_out := len(samples) - len(mixture.tokens):
+        common.say(f"{left_out:,} samples are longer than a row of {c.seq_len} and left out")
     common.say(
-        f"{len(samples):,} samples, {chat:,} tokens, {said:,} of them the assistant's; an epoch "
-        f"is {plan.n_rows:,} rows, {plan.fill(c.seq_len):.2%} full"
+        f"{len(mixture.tokens):,} samples, {chat:,} tokens, {said:,} of them the assistant's; an "
+        f"epoch is {plan.n_rows:,} rows, {plan.fill(c.seq_len):.2%} full"
     )
     model = build(config.model)
     evaluate = held_out_evaluation(

@@ -103,9 +103,13 @@ def test_a_full_prompt_names_every_tool():
     assert all(t.name in prompt for t in TOOLS)
 
 
-def test_a_sample_longer_than_a_row_is_refused(mini_tokenizer, samples):
-    with pytest.raises(UserError, match="more than train.seq_len=32"):
-        rows_of(mini_tokenizer, samples, seq_len=32)
+def test_samples_longer_than_a_row_are_left_out(mini_tokenizer, samples):
+    lengths = [len(t) for t in conversations(mini_tokenizer, samples, "도우미").tokens]
+    longest = sorted(lengths)[len(lengths) // 2]
+    both, _ = rows_of(mini_tokenizer, samples, seq_len=longest)
+    assert [len(t) for t in both.tokens] == [n for n in lengths if n <= longest]
+    with pytest.raises(UserError, match="longer than train.seq_len=8"):
+        rows_of(mini_tokenizer, samples, seq_len=8)
 
 
 @pytest.mark.parametrize(

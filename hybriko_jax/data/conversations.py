@@ -142,22 +142,21 @@ def conversations(
     Args:
       system: the system prompt; None where it is a shared prefix: a sample then begins in the
         middle, without a start token.
-      longest: tokens that a row holds.
+      longest: tokens that a row holds; longer samples are left out.
 
     Raises:
-      UserError: a sample is longer than a row.
+      UserError: all samples are longer than a row.
     """
     before: list[Message] = [{"role": "system", "content": system}] if system else []
     begin = system is not None
     both = [chat_tokens(tokenizer, [*before, *s["messages"]], begin) for s in samples]
-    tokens = [t for t, _ in both]
-    for sample, t in zip(samples, tokens, strict=True):
-        if longest and len(t) > longest:
-            raise UserError(
-                f"Sample {sample.get('id', '')} has {len(t)} tokens, more than "
-                f"train.seq_len={longest}. Raise --train.seq-len, or leave the sample out."
-            )
-    return Conversations(tokens, [s for _, s in both], text)
+    kept = [pair for pair in both if longest is None or len(pair[0]) <= longest]
+    if not kept:
+        raise UserError(
+            f"All {len(both)} samples are longer than train.seq_len={longest} tokens. Raise "
+            "--train.seq-len."
+        )
+    return Conversations([t for t, _ in kept], [s for _, s in kept], text)
 
 
 def text_weight(conversations_tokens: int, text_tokens: int, share: float) -> float:

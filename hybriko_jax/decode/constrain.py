@@ -44,7 +44,6 @@ def call_grammar(tools: Sequence[Tool], found: Candidates) -> str:
         "name": _any(_quotable(n) for n in (*found.names, *found.places)),
         "folder": _any(_quotable(n) for n in (*found.folders, *found.places)),
         "extension": _any(found.extensions),
-        "word": _any(_quotable(w) for w in found.words),
         "ascii": _any(w for w in found.words if re.fullmatch(r"[A-Za-z0-9_.-]+", w)),
         "digits": _any(str(n) for n in found.numbers),
         "pattern": _any(_quotable(p) for p in found.patterns),
@@ -57,8 +56,8 @@ def call_grammar(tools: Sequence[Tool], found: Candidates) -> str:
     rules["glob"] = "name"
     if rules["extension"]:
         rules["glob"] += ' | "*." extension'
-    if rules["word"]:
-        rules["glob"] += ' | "*" word "*" | word "*" | "*" word'
+    if rules["pattern"]:
+        rules["glob"] += ' | "*" pattern "*" | pattern "*" | "*" pattern'
     rules["files"] = 'some (" " some)*'
     calls = []
     for tool in tools:

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from hybriko_jax.korean import EXTENSIONS, SPOKEN_KINDS, numbers_in, split_particles
 
 PLACES = {
-    "..": r"상위|상단|윗|위로|위에|위 |부모|바깥|밖|옆|한 단계|뒤로|이전|\.\.|[cC][dD]",
-    "~": r"홈|집|home|HOME|내 (?:폴더|디렉)|개인|~",
-    "/": r"루트|최상위|맨 위|꼭대기|시스템|전체|컴퓨터|서버|모든|다 |/|root",
-    "-": r"이전|아까|방금|직전|전에|원래|있던|되돌|돌아|복귀|back|cd -",
+    "..": r"상위|상단|윗|위로|위에|위쪽|위 |부모|바깥|밖|옆|나란히|형제|나가|빠져|담고|할아버지|"
+    r"한 단계|레벨|뒤로|이전|parent|\.\.|[cC][dD]",
+    "~": r"홈|집|home|HOME|내 |개인|~",
+    "/": r"루트|최상위|맨 위|꼭대기|시스템|전체|통틀|디스크|컴퓨터|서버|모든|다 |/|root",
+    "-": r"이전|아까|방금|직전|전에|조금 전|원래|있던|되돌|돌아|복귀|back|prev|cd -",
 }
 """Folders besides `.` that words stand for, and the words."""
 
@@ -124,7 +125,7 @@ def _forms(word: str) -> list[str]:
 
 
 def _trim(word: str) -> str:
-    word = word.lstrip(_OPENING)
+    word = re.sub(r"[ㄱ-ㅎㅏ-ㅣ]+$", "", word.lstrip(_OPENING))  # ㅋㅋ, ㅠㅠ
     while word and word[-1] in _CLOSING and not re.search(r"\([^()]*\)$|(^|/)\.\.?$", word):
         word = word[:-1]
     return word
