@@ -19,7 +19,7 @@ from hybriko_jax.errors import UserError
 from hybriko_jax.training.checkpoint import damage, latest_step
 from hybriko_jax.training.metrics import read_metrics
 from launch import common
-from launch.pretrain import enough_memory
+from launch.start import enough_memory
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 6
