@@ -116,14 +116,32 @@ def sino_number(n: int) -> str:
     return out
 
 
-NUMBER_WORDS: dict[str, int] = {
-    **{native_number(n): n for n in range(1, 100)},
-    **{sino_number(n): n for n in (*range(1, 101), *range(110, 1000, 10), 1000, 2000, 3000, 5000)},
-    **_VARIANTS,
-}
+_NATIVE = {**{native_number(n): n for n in range(1, 100)}, **_VARIANTS}
+_SINO_UNITS = {"십": 10, "백": 100, "천": 1000, "만": 10_000}
+_COUNTERS = r"(?:줄|행|번|회|개|초|라인|차례|군데|패킷|분)"
+_NUMBER_TEXT = re.compile(
+    rf"(\d[\d,]*)\s?([십백천만]?)|([가-힣]+(?: [가-힣]+)??)(?=\s?{_COUNTERS})"
+)
 
-_COUNTERS = r"(?:줄|행|번|회|개|초|라인|차례|군데|번째)"
-_NUMBER_TEXT = re.compile(rf"(\d+)|([가-힣]+(?: [가-힣]+)??)(?=\s?{_COUNTERS})")
+
+def parse_number(word: str) -> int | None:
+    """The number that a word spells, native (열다섯) or Sino-Korean (십오), or None."""
+    if word in _NATIVE:
+        return _NATIVE[word]
+    total = part = digit = 0
+    for c in word:
+        if c in _SINO[1:]:
+            if digit:
+                return None
+            digit = _SINO.index(c)
+        elif unit := _SINO_UNITS.get(c):
+            if unit == 10_000:
+                total, part, digit = total + (part + digit or 1) * unit, 0, 0
+            else:
+                part, digit = part + (digit or 1) * unit, 0
+        else:
+            return None
+    return total + part + digit or None
 
 
 def numbers_in(text: str) -> list[int]:
@@ -131,14 +149,14 @@ def numbers_in(text: str) -> list[int]:
     found = []
     for match in _NUMBER_TEXT.finditer(text):
         if match[1]:
-            found.append(int(match[1][:9]))
+            digits = int(match[1].replace(",", "")[:9] or 0)
+            found += [digits * _SINO_UNITS[match[2]]] if match[2] else [digits]
             continue
         # The number is what stands nearest to the counter: "위에서 다섯", "맨 뒤열 다섯".
-        word = match[2].replace(" ", "")
-        tail = next((word[i:] for i in range(len(word)) if word[i:] in NUMBER_WORDS), None)
-        if tail:
-            found.append(NUMBER_WORDS[tail])
-    return list(dict.fromkeys(found))
+        word = match[3].replace(" ", "")
+        tails = (parse_number(word[i:]) for i in range(len(word)))
+        found += [next((n for n in tails if n), 0)]
+    return list(dict.fromkeys(n for n in found if n))
 
 
 def split_particles(word: str) -> list[str]:

@@ -17,7 +17,7 @@ def grammars(mini_tokenizer):
 
 
 def allows(grammars, tokenizer, texts, action, arguments, names=()):
-    matcher = grammars.matcher(call_grammar(TOOLS, candidates(texts, names)))
+    matcher = grammars.matcher(call_grammar(TOOLS, candidates(texts[:1], texts[1:], names)))
     ids = [*tokenizer.encode(format_call("네.", action, arguments)), grammars.end]
     return matcher.validate_tokens(ids) == len(ids)
 

@@ -3,9 +3,9 @@
 import pytest
 
 from hybriko_jax.korean import (
-    NUMBER_WORDS,
     native_number,
     numbers_in,
+    parse_number,
     particle,
     sino_number,
     split_particles,
@@ -40,7 +40,9 @@ def test_numerals():
         "이백사십",
         "천",
     ]
-    assert all(NUMBER_WORDS[native_number(n)] == n for n in range(1, 100))
+    assert all(parse_number(native_number(n)) == n for n in range(1, 100))
+    assert all(parse_number(sino_number(n)) == n for n in range(1, 9999, 7))
+    assert parse_number("만") == 10_000 and parse_number("줄") is None
 
 
 @pytest.mark.parametrize(
@@ -51,6 +53,9 @@ def test_numerals():
         ("20번 보내", [20]),
         ("스무 줄", [20]),
         ("a2.txt 마지막 이십 줄", [2, 20]),
+        ("로그 천오백 줄", [1500]),
+        ("1,000줄", [1000]),
+        ("3천 줄", [3000]),
         ("아무것도 없음", []),
     ],
 )

@@ -40,25 +40,39 @@ def call_grammar(tools: Sequence[Tool], found: Candidates) -> str:
       tools: their parameters are JSON schemas; `format` and `choices` say where strings come from.
       found: the candidates of the request.
     """
+    folders = (*found.folders, *(p for p in found.places if p in (".", "..", "~")))
     rules = {
-        "name": _any(_quotable(n) for n in (*found.names, *found.places)),
-        "folder": _any(_quotable(n) for n in (*found.folders, *found.places)),
+        "name": _any(_quotable(n) for n in found.names),
+        "folder": _any(_quotable(n) for n in folders),
+        "place": _any(p for p in found.places if p != "-"),
         "extension": _any(found.extensions),
-        "ascii": _any(w for w in found.words if re.fullmatch(r"[A-Za-z0-9_.-]+", w)),
+        "word": _any(found.words),
         "digits": _any(str(n) for n in found.numbers),
         "pattern": _any(_quotable(p) for p in found.patterns),
         "uri": _any(_quotable(u) for u in found.uris),
-        "host": _any(found.hosts),
-        "mode": _any(found.modes),
+        "host": _any(_quotable(h) for h in found.hosts),
+        "mode": _any(_quotable(m) for m in found.modes),
+        "flag": _any(found.flags),
     }
-    rules["path"] = '(folder "/")? name'
-    rules["some"] = 'path | (folder "/")? "*." extension' if rules["extension"] else "path"
-    rules["glob"] = "name"
-    if rules["extension"]:
-        rules["glob"] += ' | "*." extension'
-    if rules["pattern"]:
-        rules["glob"] += ' | "*" pattern "*" | pattern "*" | "*" pattern'
-    rules["files"] = 'some (" " some)*'
+    rules["inside"] = '(folder "/")~0..3'
+    if "/" in found.places:
+        rules["inside"] = '"/"? (folder "/")~0..3'
+    rules["file"] = "inside name" if rules["name"] else ""
+    rules["path"] = _or("place", 'inside ".."' if ".." in found.places else "", rules["file"])
+    rules["cd"] = _or("path", '"-"' if "-" in found.places else "")
+    rules["glob"] = _or(
+        "name" if rules["name"] else "",
+        '"*." extension' if rules["extension"] else "",
+        '"*" pattern "*" | pattern "*" | "*" pattern' if rules["pattern"] else "",
+        '("*" pattern | pattern) "*." extension' if rules["pattern"] and rules["extension"] else "",
+    )
+    rules["paths"] = _or(
+        rules["file"],
+        'inside "*." extension' if rules["extension"] else "",
+        'inside word "*"' if rules["word"] and found.everything else "",
+        'inside "*"' if found.everything else "",
+    )
+    rules["files"] = _or('paths (" " paths)*' if rules["paths"] else "", '"."')
     calls = []
     for tool in tools:
         if (members := _members(tool, rules)) is not None:
@@ -101,12 +115,12 @@ def _value(schema: Mapping[str, Any], rules: Mapping[str, str]) -> str | None:
         return '"\\"" FREE "\\""'
     if source == "options":
         choices = [c for c in (_choice(c, rules) for c in schema["choices"]) if c]
+        choices += ['flag (" " flag)*'] if rules["flag"] else []
         return f'"\\"" ({" | ".join(choices)}) "\\""'
-    rule = "some" if source == "paths" else source
-    return f'"\\"" {rule} "\\""' if rules[rule] else None
+    return f'"\\"" {source} "\\""' if rules[source] else None
 
 
-_HOLES = {"user": "ascii", "process": "ascii", "pid": "digits", "n": "digits", "name": "name"}
+_HOLES = {"user": "word", "process": "word", "pid": "digits", "n": "digits", "name": "name"}
 
 
 def _choice(choice: str, rules: Mapping[str, str]) -> str | None:
@@ -121,6 +135,10 @@ def _choice(choice: str, rules: Mapping[str, str]) -> str | None:
         elif part:
             out.append(_literal(part))
     return " ".join(out)
+
+
+def _or(*bodies: str) -> str:
+    return " | ".join(b for b in bodies if b)
 
 
 def _any(values) -> str:

@@ -25,7 +25,7 @@ from hybriko_jax.prompts import Message, answer_header, chat_tokens, format_call
 from hybriko_jax.tokenizer import IM_END, Tokenizer
 from hybriko_jax.training.step import eval_step
 
-MAX_TOKENS = 160  # of an answer
+MAX_TOKENS = 400  # of an answer
 _ROWS = 16  # questions whose loss is measured at a time
 COPIED = ("path", "source", "destination", "archive", "files", "name", "pattern", "host", "url")
 
@@ -165,10 +165,7 @@ def predict(
         batch = ordered[first : first + batch_size]
         mask = None
         if grammars:
-            larks = [
-                call_grammar(tools, candidates([m["content"] for m in q.messages], names))
-                for q in batch
-            ]
+            larks = [call_grammar(tools, candidates(*sources(q.messages), names)) for q in batch]
             mask = grammars.masks([*larks, *larks[:1] * (batch_size - len(batch))])
         rows = [prompts[q.id] for q in batch]
         rows += rows[:1] * (batch_size - len(batch))  # one shape for all batches
@@ -186,6 +183,17 @@ def predict(
             text = tokenizer.decode(answer)
             _, action, arguments = parse_call(text)
             yield Prediction(question.id, action, arguments, text)
+
+
+def sources(messages: Sequence[Message]) -> tuple[list[str], list[str]]:
+    """What the user said; what tools printed, and the values of the calls before."""
+    said = [m["content"] for m in messages if m["role"] == "user"]
+    known = [m["content"] for m in messages if m["role"] == "tool"]
+    for message in messages:
+        if message["role"] == "assistant":
+            values = (parse_call(message["content"])[2] or {}).values()
+            known += [v for v in values if isinstance(v, str)]
+    return said, known
 
 
 def same_call(question: Question, prediction: Prediction) -> bool:

@@ -1,9 +1,9 @@
 """The 21 tools: what a model is told of them, what it may pass, and which of them write.
 
 A tool's parameters are a JSON schema. Two keys say more than JSON schema does, for grounded
-decoding: `format` is where a string comes from (path, glob, pattern, host, uri, user, ...), and
-`choices` are the only values of options, in which {user}, {pid}, {n} and {name} stand for words
-of the request.
+decoding: `format` is where a string comes from (path, file, paths, glob, pattern, host, uri, ...),
+and `choices` are values of options, in which {user}, {process}, {pid}, {n} and {name} stand for
+words of the request.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ DEFAULTS = {"lines": 10, "count": 4, "recursive": False}
 """Values that an absent parameter stands for."""
 
 _PATH = {"type": "string", "format": "path"}
+_PATHS = {"type": "string", "format": "paths"}
+_FILE = {"type": "string", "format": "file"}
 _INTEGER = {"type": "integer"}
 
 
@@ -61,17 +63,17 @@ TOOLS = (
         path=_PATH,
         options=_options(
             *("-a", "-l", "-la", "-lh", "-lah", "-t", "-lt", "-S", "-lS", "-R", "-r", "-tr"),
-            *("-1", "-i", "-d", "-F", "-A", "-lA"),
+            *("-1", "-F", "-A", "-lA", "-ltr", "-lhS", "-lR", "-lat", "-al"),
         ),
     ),
-    _tool("cd_command", "다른 폴더로 이동한다.", "path", path=_PATH),
+    _tool("cd_command", "다른 폴더로 이동한다.", "path", path={"type": "string", "format": "cd"}),
     _tool("mkdir_command", "폴더를 만든다.", "path", writes=True, path=_PATH),
     _tool(
         "rm_command",
         "파일을 지운다. recursive는 폴더를 통째로 지운다.",
         "path",
         writes=True,
-        path={"type": "string", "format": "paths"},
+        path=_PATHS,
         recursive={"type": "boolean"},
     ),
     _tool(
@@ -79,7 +81,7 @@ TOOLS = (
         "파일을 복사한다.",
         "source destination",
         writes=True,
-        source={"type": "string", "format": "paths"},
+        source=_PATHS,
         destination=_PATH,
     ),
     _tool(
@@ -87,7 +89,7 @@ TOOLS = (
         "파일이나 폴더를 옮기거나 이름을 바꾼다.",
         "source destination",
         writes=True,
-        source={"type": "string", "format": "paths"},
+        source=_PATHS,
         destination=_PATH,
     ),
     _tool(
@@ -97,21 +99,21 @@ TOOLS = (
         path=_PATH,
         name={"type": "string", "format": "glob"},
     ),
-    _tool("cat_command", "파일의 내용을 보여 준다.", "path", path=_PATH),
+    _tool("cat_command", "파일의 내용을 보여 준다.", "path", path=_FILE),
     _tool(
         "grep_command",
         "파일에서 글자가 나오는 줄을 찾는다.",
         "pattern path",
         pattern={"type": "string", "format": "pattern"},
-        path={"type": "string", "format": "paths"},
+        path=_PATHS,
     ),
-    _tool("head_command", "파일의 앞부분을 보여 준다.", "path", path=_PATH, lines=_INTEGER),
-    _tool("tail_command", "파일의 끝부분을 보여 준다.", "path", path=_PATH, lines=_INTEGER),
+    _tool("head_command", "파일의 앞부분을 보여 준다.", "path", path=_FILE, lines=_INTEGER),
+    _tool("tail_command", "파일의 끝부분을 보여 준다.", "path", path=_FILE, lines=_INTEGER),
     _tool(
         "wc_command",
         "파일의 줄(-l), 단어(-w), 글자(-m), 바이트(-c)를 센다.",
         "path",
-        path={"type": "string", "format": "paths"},
+        path=_PATHS,
         options=_options("-l", "-w", "-m", "-c", "-L"),
     ),
     _tool(
@@ -127,20 +129,22 @@ TOOLS = (
         "df_command",
         "디스크의 남은 공간을 보여 준다.",
         "",
-        options=_options("-h", "-hT", "-i", "-a", "-m", "-k"),
+        options=_options("-h", "-hT", "-i", "-a", "-m", "-k", "-T"),
     ),
     _tool(
         "du_command",
         "폴더나 파일이 차지하는 용량을 보여 준다.",
         "path",
         path=_PATH,
-        options=_options("-sh", "-h", "-ah", "-h --max-depth=1"),
+        options=_options("-sh", "-s", "-h", "-ah", "-h --max-depth={n}"),
     ),
     _tool(
         "top_command",
         "시스템 상태를 실시간으로 보여 준다.",
         "",
-        options=_options("-u {user}", "-o %MEM", "-o %CPU", "-b -n 1", "-p {pid}", "-d {n}"),
+        options=_options(
+            "-u {user}", "-o %MEM", "-o %CPU", "-b -n 1", "-n {n}", "-p {pid}", "-d {n}"
+        ),
     ),
     _tool(
         "ping_command",
@@ -156,7 +160,7 @@ TOOLS = (
         url={"type": "string", "format": "uri"},
         options=_options(
             *("-I", "-O", "-o {name}", "-L", "-s", "-i", "-v", "-k", "-X POST", "-X DELETE"),
-            *("-LO", "-sO", "-X PUT"),
+            *("-LO", "-sO", "-sL", "-X PUT", "-X PATCH"),
         ),
     ),
     _tool(
@@ -165,7 +169,7 @@ TOOLS = (
         "mode path",
         writes=True,
         mode={"type": "string", "format": "mode"},
-        path={"type": "string", "format": "paths"},
+        path=_PATHS,
     ),
     _tool(
         "tar_command",
@@ -173,7 +177,7 @@ TOOLS = (
         "operation archive",
         writes=True,
         operation={"type": "string", "enum": ("create", "extract", "list")},
-        archive={"type": "string", "format": "path"},
+        archive=_FILE,
         files={"type": "string", "format": "files"},
     ),
     _tool(
