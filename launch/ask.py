@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,9 +64,8 @@ def main() -> None:
     action, values = answer.action, answer.arguments
     fault = call_fault(action, values)
     if action is None or values is None or fault:
-        raise UserError(
-            f"모델의 답을 명령으로 바꿀 수 없습니다 ({fault}). --grounded로 다시 해 보세요."
-        )
+        hint = "말을 바꿔 보세요." if arguments.grounded else "--grounded로 다시 해 보세요."
+        raise UserError(f"모델의 답을 명령으로 바꿀 수 없습니다 ({fault}). {hint}")
     shown = values.get("final_answer", "") if action == FINISH else command_line(action, values)
     print(f"\n{shown}" if action == FINISH else f"\n$ {shown}")
 
@@ -81,7 +81,11 @@ def check(query: str) -> str:
     Raises:
       UserError: it is empty, too long, or has no letters.
     """
-    query = query.strip()
+    query = unicodedata.normalize("NFC", query.strip())
+    if not query.isascii() and any("\ud800" <= c <= "\udfff" for c in query):
+        raise UserError(
+            "부탁하는 말이 UTF-8이 아닙니다. 터미널의 문자 인코딩을 UTF-8로 바꿔 주세요."
+        )
     if not query:
         raise UserError('부탁하는 말이 비어 있습니다. 예: --query "현재 폴더의 파일을 보여줘"')
     if len(query) > LONGEST:

@@ -95,6 +95,9 @@ def evaluate_function_calling(arguments: FunctionCalling) -> None:
     from hybriko_jax.evaluate import function_calling as fc
     from hybriko_jax.models import build
 
+    for file in (arguments.out, arguments.json):
+        if file:
+            common.make_directory(file.absolute().parent)
     asked = fc.read_questions(arguments.data)
     loaded = common.load_checkpoint(arguments.checkpoint)
     model = build(loaded.config)

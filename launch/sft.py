@@ -99,9 +99,12 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
     config = dataclasses.replace(arguments.run, model=dataclasses.replace(base.config, dtype=dtype))
     c = config.train
     samples = read_samples(Path(settings.samples))
-    held_out = read_samples(Path(settings.held_out)) if settings.held_out else samples[::100]
-    if not settings.held_out:
-        samples = [s for i, s in enumerate(samples) if i % 100]
+    if settings.held_out:
+        held_out = read_samples(Path(settings.held_out))
+    elif len(samples) > 1:
+        held_out, samples = samples[::100], [s for i, s in enumerate(samples) if i % 100]
+    else:
+        raise UserError(f"{settings.samples} holds one sample. Give more, or --held-out FILE.")
     system = system_prompt(settings.prompt, [tool.schema for tool in TOOLS])
 
     def open_workdir():

@@ -76,12 +76,12 @@ class Conversations:
     """Which tokens are the assistant's: those that are learned."""
     text: Documents | None
 
-    @property
+    @functools.cached_property
     def length_N(self) -> np.ndarray:
         lengths = np.array([len(t) for t in self.tokens], np.int32)
         return lengths if self.text is None else np.concatenate([lengths, self.text.length_N])
 
-    @property
+    @functools.cached_property
     def source_N(self) -> np.ndarray:
         return (np.arange(len(self.length_N)) >= len(self.tokens)).astype(np.int16)
 

@@ -49,9 +49,9 @@ def synthesize(n: int, seed: int, held_out: bool = False) -> Iterator[dict[str, 
     seen: set[str] = set()
     for i in range(n):
         name = rng.choices(names, weights)[0]
+        by_group = list(groups[name].values())
         for _ in range(_TRIES):
             # Half by phrasing, half by group: rare kinds of calls are not drowned.
-            by_group = list(groups[name].values())
             pool = rng.choice(by_group) if rng.random() < 0.5 else sum(by_group, [])
             sample = fill(rng.choice(pool), values, rng)
             if sample["query"] not in seen:
@@ -195,7 +195,7 @@ def _fill(text: str, chosen: Mapping[str, Any]) -> str:
             return f"*.{value[1]}" if m[3] else value[0]
         return f"{value}{particle(str(value), m[4]) if m[4] else ''}"
 
-    return SLOT.sub(value, text).replace("~/~/", "~/")
+    return SLOT.sub(value, text)
 
 
 def _say(say: str, chosen: Mapping[str, Any], rng: random.Random) -> tuple[str, dict[str, Any]]:
@@ -230,7 +230,7 @@ def _say(say: str, chosen: Mapping[str, Any], rng: random.Random) -> tuple[str, 
             right = particle(value, m[4])
             wrong = rng.random() < 0.06  # people do not always look back at the name
             text += m[4] if wrong else right
-        elif literal[:3] in (" 폴더"[:3], " 파일"[:3]) and rng.random() < 0.08:
+        elif literal.startswith((" 폴더", " 파일")) and rng.random() < 0.08:
             literal = literal[1:]
         text += literal
     return text, spans

@@ -82,6 +82,7 @@ def read_questions(path: Path) -> list[Question]:
       UserError: a line is none: its number, and what is wrong with it.
     """
     found: list[Question] = []
+    ids, seen = set(), 0
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as e:
@@ -95,10 +96,13 @@ def read_questions(path: Path) -> list[Question]:
             raise UserError(f"{path}:{n}: no field {e}. Mend or remove the line.") from None
         except (ValueError, TypeError, AttributeError, IndexError) as e:
             raise UserError(f"{path}:{n}: not a sample ({e}). Mend or remove the line.") from None
-        for question in found[-1:]:
-            for arguments in question.answers[:1]:
-                if fault := call_fault(question.action, arguments):
-                    raise UserError(f"{path}:{n}: {fault}. Mend or remove the line.")
+        for question in found[seen:]:
+            if fault := call_fault(question.action, question.answers[0]):
+                raise UserError(f"{path}:{n}: {fault}. Mend or remove the line.")
+            if question.id in ids:
+                raise UserError(f"{path}:{n}: the id {question.id!r} is there twice. Rename one.")
+            ids.add(question.id)
+        seen = len(found)
     if not found:
         raise UserError(f"{path} holds no sample. Make some: python -m launch.synthesize.")
     return found

@@ -4,62 +4,83 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from hybriko_jax.linux.tools import DEFAULTS, FINISH
 
-_TAR = {"create": "-czf", "extract": "-xf", "list": "-tf"}
-_PLAIN = re.compile(r"[\w@%+=:,./~*?-]+")  # nothing in it that a shell would take apart
-
-
-def command_words(action: str, arguments: Mapping[str, Any]) -> list[str]:
-    """The words of a command; [] for Finish.
-
-    Globs and ~ stand as they are. Options come first, and `--` where a name could be one.
-    """
-    a = {**DEFAULTS, **arguments}
-    if action == FINISH:
-        return []
-    options = shlex.split(a.get("options", ""))
-    name = action.removesuffix("_command")
-    match name:
-        case "rm":
-            options = ["-r"] if a["recursive"] else []
-            names = [a["path"]]
-        case "cp" | "mv":
-            names = [a["source"], a["destination"]]
-        case "head" | "tail":
-            options, names = ["-n", str(a["lines"])], [a["path"]]
-        case "grep":
-            options = ["-n"] + (["-e"] if a["pattern"].startswith("-") else [])
-            return [name, *options, a["pattern"], *_guarded([a["path"]])]
-        case "find":
-            return [name, a["path"], "-name", a["name"]]
-        case "ping":
-            return [name, "-c", str(a["count"]), a["host"]]
-        case "curl":
-            return [name, *options, a["url"]]
-        case "chmod":
-            return [name, *_guarded([a["mode"], a["path"]])]
-        case "tar":
-            flags = _TAR[a["operation"]]
-            if a["operation"] == "create" and not a["archive"].endswith(("gz", "tgz")):
-                flags = "-caf"  # by the archive's suffix
-            files = shlex.split(a["files"]) if "files" in a else []
-            return [name, flags, a["archive"], *_guarded(files)]
-        case _:
-            names = [a["path"]] if "path" in a else []
-    return [name, *options, *_guarded(names)]
+_TAR = {"extract": "-xf", "list": "-tf"}
+_PLAIN = re.compile(r"[\w@%+=:,./-]+")  # nothing in it that a shell would take apart
 
 
 def command_line(action: str, arguments: Mapping[str, Any]) -> str:
-    """The words as one line; "" for Finish."""
-    return " ".join(
-        w if _PLAIN.fullmatch(w) else shlex.quote(w) for w in command_words(action, arguments)
-    )
+    """The line for a shell; "" for Finish.
 
-
-def _guarded(names: Sequence[str]) -> list[str]:
+    Paths are quoted, but for a leading ~ and for globs, which the shell shall expand; what a
+    command itself matches (a name for find, a pattern for grep) is quoted whole.
+    """
+    if action == FINISH:
+        return ""
+    a = {**DEFAULTS, **arguments}
+    name, options = action.removesuffix("_command"), _split(a.get("options", ""))
+    quoted: list[str] = []
+    paths: list[str] = []
+    match name:
+        case "rm":
+            options, paths = ["-r"] if a["recursive"] else [], [a["path"]]
+        case "cp":
+            options, paths = _recursive(a["source"]), [a["source"], a["destination"]]
+        case "mv":
+            paths = [a["source"], a["destination"]]
+        case "head" | "tail":
+            options, paths = ["-n", str(a["lines"])], [a["path"]]
+        case "grep":
+            options, quoted, paths = ["-n", *_recursive(a["path"])], [a["pattern"]], [a["path"]]
+            options += ["-e"] if a["pattern"].startswith("-") else []
+        case "find":
+            return f"find {_path(a['path'])} -name {_quote(a['name'])}"
+        case "ping":
+            options, quoted = ["-c", str(a["count"])], [a["host"]]
+        case "curl":
+            quoted = [a["url"]]
+        case "chmod":
+            # A mode such as -x is no option.
+            quoted, paths = [*(["--"] if a["mode"].startswith("-") else []), a["mode"]], [a["path"]]
+        case "tar":
+            if a["operation"] == "create":
+                flags = "-czf" if a["archive"].endswith(("gz", "tgz")) else "-caf"
+            else:
+                flags = _TAR[a["operation"]]
+            options, paths = [flags], [a["archive"], *_split(a.get("files", ""))]
+        case _:
+            paths = [a["path"]] if "path" in a else []
     # A lone - is what cd knows as the folder before.
-    return ["--", *names] if any(n.startswith("-") and n != "-" for n in names) else list(names)
+    guard = ["--"] if any(p.startswith("-") and p != "-" for p in paths) else []
+    words = [name, *map(_quote, options), *map(_quote, quoted), *guard, *map(_path, paths)]
+    return " ".join(words)
+
+
+def _recursive(path: str) -> list[str]:
+    """-r for what looks like a folder."""
+    return [] if "." in path.strip("./").rpartition("/")[2] else ["-r"]
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:  # a quote without its partner is part of a name
+        return text.split()
+
+
+def _quote(word: str) -> str:
+    return word if _PLAIN.fullmatch(word) else shlex.quote(word)
+
+
+def _path(path: str) -> str:
+    home, rest = ("~/", path[2:]) if path.startswith("~/") else ("", path)
+    if path == "~":
+        return path
+    return home + "".join(
+        piece if piece in ("*", "?") else _quote(piece) if piece else ""
+        for piece in re.split(r"([*?])", rest)
+    )

@@ -196,7 +196,7 @@ _TYPES = {"string": str, "integer": int, "boolean": bool}
 
 def call_fault(action: Any, arguments: Any) -> str | None:
     """What is wrong with a call by the schema of its tool, or None."""
-    tool = BY_NAME.get(action)
+    tool = BY_NAME.get(action) if isinstance(action, str) else None
     if tool is None:
         return f"action {action!r} is not a tool"
     if not isinstance(arguments, dict):
