@@ -38,6 +38,13 @@ def allows(grammars, tokenizer, texts, action, arguments, names=()):
         ("http://a.kr/x?y=1 받아", "curl_command", {"url": "http://a.kr/x?y=1"}),
         ("견적서(안).xlsx를 지워", "rm_command", {"path": "견적서(안).xlsx"}),
         ("..", "cd_command", {"path": "../.."}),
+        ("보고서 초안.docx 지워", "rm_command", {"path": "보고서 초안.docx"}),
+        ("문서안에있는 a.txt 보여줘", "cat_command", {"path": "문서/a.txt"}),
+        ("루트에 있는 data 폴더", "ls_command", {"path": "/data"}),
+        ("ls -ltr 해줘", "ls_command", {"path": ".", "options": "-ltr"}),
+        ("로그 천오백 줄 a.log", "tail_command", {"path": "a.log", "lines": 1500}),
+        ("https://naver.com 핑", "ping_command", {"host": "naver.com"}),
+        ("log.txt에서 [ERROR] 찾아", "grep_command", {"pattern": "[ERROR]", "path": "log.txt"}),
         ("고마워", "Finish", {"return_type": "give_answer", "final_answer": "천만에요."}),
     ],
 )
@@ -57,6 +64,13 @@ def test_what_the_request_says_is_allowed(grammars, mini_tokenizer, query, actio
         ("b.txt 다섯 줄", "tail_command", {"lines": 5, "path": "b.txt"}),
         ("ping 8.8.8.8", "ping_command", {"host": "8.8.4.4"}),
         ("a.txt 보여줘", "ls_command", {"path": "a.txt", "options": "-rf"}),
+        ("a.txt를 b.txt로", "cp_command", {"source": "a.txt", "destination": "a.txt"}),
+        ("src에 있는 a.txt", "cat_command", {"path": "src/src"}),
+        ("src/app.js 지워줘", "rm_command", {"path": "/", "recursive": True}),
+        ("내 로그 지워줘", "rm_command", {"path": "~", "recursive": True}),
+        ("a.py 지워줘", "rm_command", {"path": "*.py"}),
+        ("집계.py 지워줘", "rm_command", {"path": "*.zip"}),
+        ("a.txt 755로", "chmod_command", {"mode": "777", "path": "a.txt"}),
     ],
 )
 def test_what_it_does_not_say_is_not(grammars, mini_tokenizer, query, action, arguments):

@@ -54,11 +54,18 @@ def call_grammar(tools: Sequence[Tool], found: Candidates) -> str:
         "mode": _any(_quotable(m) for m in found.modes),
         "flag": _any(found.flags),
     }
-    rules["inside"] = '(folder "/")~0..3'
-    if "/" in found.places:
-        rules["inside"] = '"/"? (folder "/")~0..3'
-    rules["file"] = "inside name" if rules["name"] else ""
-    rules["path"] = _or("place", 'inside ".."' if ".." in found.places else "", rules["file"])
+    root = '"/"? ' if "/" in found.places else ""
+    rules["inside"] = f'{root}(folder "/")~0..3'
+    # No folder of a path is named like its end: the rule of each name leaves that one out.
+    names = [_literal(_quotable(n)) for n in found.names]
+    for i, name in enumerate(names):
+        others = _any(_quotable(f) for f in folders if f != found.names[i])
+        rules[f"folder_{i}"] = others
+        rules[f"file_{i}"] = f'{root}(folder_{i} "/")~0..3 {name}' if others else name
+    files = [f"file_{i}" for i in range(len(names))]
+    rules["file"] = _or(*files)
+    parent = 'inside ".."' if ".." in found.places else ""
+    rules["path"] = _or("place", parent, "file" if files else "")
     rules["cd"] = _or("path", '"-"' if "-" in found.places else "")
     rules["glob"] = _or(
         "name" if rules["name"] else "",
@@ -66,16 +73,23 @@ def call_grammar(tools: Sequence[Tool], found: Candidates) -> str:
         '"*" pattern "*" | pattern "*" | "*" pattern' if rules["pattern"] else "",
         '("*" pattern | pattern) "*." extension' if rules["pattern"] and rules["extension"] else "",
     )
-    rules["paths"] = _or(
-        rules["file"],
+    rules["globs"] = _or(
         'inside "*." extension' if rules["extension"] else "",
         'inside word "*"' if rules["word"] and found.everything else "",
         'inside "*"' if found.everything else "",
     )
+    globs = "globs" if rules["globs"] else ""
+    rules["paths"] = _or("file" if files else "", globs)
     rules["files"] = _or('paths (" " paths)*' if rules["paths"] else "", '"."')
+    for i in range(len(names)):
+        others = _or(*(f for f in files if f != f"file_{i}"))
+        rules[f"path_not_{i}"] = _or("place", parent, others)
+        rules[f"paths_not_{i}"] = _or(others, globs)
+        more = f'paths_not_{i} (" " paths_not_{i})*' if rules[f"paths_not_{i}"] else ""
+        rules[f"files_not_{i}"] = _or(more, '"."')
     calls = []
     for tool in tools:
-        if (members := _members(tool, rules)) is not None:
+        if (members := _members(tool, rules, len(names))) is not None:
             head = _literal(f"{tool.name}\nAction Input: {{")
             calls.append(f'{head} {members} "}}"'.replace("  ", " "))
     lines = [
@@ -89,17 +103,37 @@ def call_grammar(tools: Sequence[Tool], found: Candidates) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _members(tool: Tool, rules: Mapping[str, str]) -> str | None:
+def _members(tool: Tool, rules: Mapping[str, str], n_names: int) -> str | None:
     """The inside of a call's JSON object; None where the request has no value that it needs."""
     written = {name: _value(schema, rules) for name, schema in tool.parameters.items()}
     if any(written[name] is None for name in tool.required):
         return None
+    second = next((n for n, schema in tool.parameters.items() if "differs" in schema), None)
+    if second is None:
+        return _object(tool, written)
+    # Two names that differ: one alternative for each that the first can be.
+    schema = tool.parameters[second]
+    first, kind = schema["differs"], schema["format"]
+    ways = [
+        written | {first: _string(f"file_{i}"), second: _string(f"{kind}_not_{i}")}
+        for i in range(n_names)
+    ]
+    if rules["globs"] and tool.parameters[first]["format"] == "paths":
+        ways.append(written | {first: _string("globs")})
+    return "(" + " | ".join(_object(tool, way) for way in ways) + ")"
+
+
+def _object(tool: Tool, written: Mapping[str, str | None]) -> str:
     keys = {n: f"{_literal(json.dumps(n) + ': ')} {body}" for n, body in written.items() if body}
     required = [keys[n] for n in tool.required]
     optional = [keys[n] for n in keys if n not in tool.required]
     if required:
         return ' ", " '.join(required) + "".join(f' (", " {o})?' for o in optional)
     return f"({' | '.join(optional)})?" if optional else ""
+
+
+def _string(body: str) -> str:
+    return f'"\\"" {body} "\\""'
 
 
 def _value(schema: Mapping[str, Any], rules: Mapping[str, str]) -> str | None:
@@ -112,12 +146,12 @@ def _value(schema: Mapping[str, Any], rules: Mapping[str, str]) -> str | None:
         return f"({_any(json.dumps(v) for v in enum)})"
     source = schema.get("format")
     if source is None:
-        return '"\\"" FREE "\\""'
+        return _string("FREE")
     if source == "options":
         choices = [c for c in (_choice(c, rules) for c in schema["choices"]) if c]
         choices += ['flag (" " flag)*'] if rules["flag"] else []
-        return f'"\\"" ({" | ".join(choices)}) "\\""'
-    return f'"\\"" {source} "\\""' if rules[source] else None
+        return _string(f"({' | '.join(choices)})")
+    return _string(source) if rules[source] else None
 
 
 _HOLES = {"user": "word", "process": "word", "pid": "digits", "n": "digits", "name": "name"}

@@ -3,7 +3,7 @@
 A tool's parameters are a JSON schema. Two keys say more than JSON schema does, for grounded
 decoding: `format` is where a string comes from (path, file, paths, glob, pattern, host, uri, ...),
 and `choices` are values of options, in which {user}, {process}, {pid}, {n} and {name} stand for
-words of the request.
+words of the request. `differs` names the parameter whose value this one never has.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ TOOLS = (
         "source destination",
         writes=True,
         source=_PATHS,
-        destination=_PATH,
+        destination=_PATH | {"differs": "source"},
     ),
     _tool(
         "mv_command",
@@ -90,7 +90,7 @@ TOOLS = (
         "source destination",
         writes=True,
         source=_PATHS,
-        destination=_PATH,
+        destination=_PATH | {"differs": "source"},
     ),
     _tool(
         "find_command",
@@ -178,7 +178,7 @@ TOOLS = (
         writes=True,
         operation={"type": "string", "enum": ("create", "extract", "list")},
         archive=_FILE,
-        files={"type": "string", "format": "files"},
+        files={"type": "string", "format": "files", "differs": "archive"},
     ),
     _tool(
         FINISH,
