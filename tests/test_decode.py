@@ -98,6 +98,7 @@ def test_behind_a_kept_prefix_the_answer_is_the_same(model_and_params, tmp_path)
     begin, prompt = rng.integers(1, 96, 9).tolist(), rng.integers(1, 96, 40).tolist()
     path = tmp_path / "prefix.npz"
     whole = continuations(model, params, [begin + prompt], 10, temperature=0)
+    params = jax.tree.map(np.asarray, params)  # as a checkpoint gives them
     for _ in ("run", "read"):
         prefix = load_prefix(model, params, begin, path)
         assert continuations(model, params, [prompt], 10, temperature=0, prefix=prefix) == whole

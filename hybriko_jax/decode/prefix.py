@@ -57,8 +57,8 @@ def load_prefix(model: nn.Module, params: Any, tokens: Sequence[int], path: Path
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         pass
     tokens_BL = np.array([tokens], np.int32)
-    run = jax.jit(lambda *args: model.apply({"params": params}, *args, method="hidden")[1])
-    state: Any = run(tokens_BL, np.arange(len(tokens), dtype=np.int32)[None], empty)
+    run = jax.jit(lambda params, *args: model.apply({"params": params}, *args, method="hidden")[1])
+    state: Any = run(params, tokens_BL, np.arange(len(tokens), dtype=np.int32)[None], empty)
     content = io.BytesIO()
     arrays = {str(i): np.asarray(a) for i, a in enumerate(jax.tree.leaves(state))}
     np.savez(content, key=np.array(key), **arrays)  # type: ignore[arg-type]
