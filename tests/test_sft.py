@@ -68,6 +68,11 @@ def test_a_request_that_cannot_be_answered_is_one_korean_line(query, message):
     assert message in out and len(out.strip().splitlines()) == 1
 
 
+def test_the_shipped_model_answers_with_a_command_line():
+    out = run("launch.ask", "--query", "test.txt 삭제해줘")
+    assert 'Action Input: {"path": "test.txt"}' in out and "$ rm test.txt" in out
+
+
 def test_full_prompt_and_text_do_not_go_together(tmp_path):
     out = sft(tmp_path / "none.jsonl", tmp_path / "run", "--prompt", "full", code=1)
     assert "--text-share 0" in out
