@@ -298,17 +298,23 @@ def peak_flops(tflops: float | None, mesh: Mesh, dtype: str) -> float | None:
 
 @contextlib.contextmanager
 def progress_line() -> Iterator[Progress]:
-    """A line on the terminal that counts documents and bytes; a line a stage elsewhere."""
-    from rich.console import Console
+    """A bar on the terminal that counts documents and bytes; a line a stage elsewhere.
 
-    console, stages = Console(stderr=True), set()
-    with console.status("") as status:
+    How much is still to come is not known before it is read: the bar moves, and does not fill.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    stages: set[str] = set()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task("", total=None)
 
         def progress(what: str, n_documents: int, n_bytes: int) -> None:
             line = f"{what}: {n_documents:,} documents, {n_bytes / 1e6:,.1f} MB"
-            if console.is_terminal:
-                status.update(line)
-            elif what not in stages:
+            bar.update(task, description=line)
+            if bar.disable and what not in stages:
                 stages.add(what)
                 print(f"{what} ...", flush=True)
 

@@ -74,6 +74,17 @@ def test_gradient_equals_finite_differences(kind):
         assert np.sum(gradient * direction) == pytest.approx(expected, rel=2e-3, abs=2e-3)
 
 
+class Variants(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_device=True)
+    def test_compiled_or_not_it_is_the_definition(self):
+        for kind in ("loop", "associative"):
+            args = inputs(20)
+            h_BLW, h_BW = self.variant(lambda *a, kind=kind: rg_lru(*a, kind))(*args)
+            expected = reference.rg_lru_loop(*args).astype(np.float32)
+            chex.assert_trees_all_close(h_BLW, expected, rtol=1e-4, atol=1e-5)
+            chex.assert_trees_all_close(h_BW, expected[:, -1], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["loop", "associative"])
 def test_split_equals_whole(kind):
     x, r, i, lam, starts, h0 = inputs(40)
