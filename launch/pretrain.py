@@ -55,11 +55,7 @@ def main() -> None:
 
 def pretrain(arguments: Arguments, mesh: Mesh) -> None:
     """Prepares the data where that is not done yet, trains, and reports."""
-    from hybriko_jax.data.loader import Rows, batches, fixed_batches
-    from hybriko_jax.models import build
-    from hybriko_jax.training.flops import matmul_flops_per_token
-    from hybriko_jax.training.signals import Stopped
-    from hybriko_jax.training.train import held_out_evaluation, train
+    from hybriko_jax.data.loader import Rows
 
     config, workdir = arguments.run, arguments.workdir or Path("runs") / arguments.config
     init_params = _init_params(arguments.init, config.model, workdir)
@@ -73,39 +69,25 @@ def pretrain(arguments: Arguments, mesh: Mesh) -> None:
             raise UserError(f"data.weights={weights} leaves no document of the {split.name} split.")
         return found
 
-    model, held_out = build(config.model), rows(prepared.held_out, ())
-    evaluate = held_out_evaluation(
-        model,
-        config,
-        mesh,
-        fixed_batches(held_out, config.train.batch_size, mesh, config.train.eval_batches),
-        token_bytes_V=tokenizer.token_bytes(),
-    )
+    held_out = rows(prepared.held_out, ())
     train_rows = rows(prepared.train, config.data.weights)
     plan, lengths = train_rows.plan(0), prepared.train.length_N
     common.say(
         f"{len(lengths):,} documents, {lengths.sum():,} tokens; an epoch is {plan.n_rows:,} rows, "
         f"{plan.fill(config.train.seq_len):.2%} full"
     )
-    peak = common.peak_flops(arguments.peak_tflops, mesh, config.model.dtype)
-    try:
-        records = train(
-            config,
-            model,
-            mesh,
-            workdir,
-            lambda row: batches(train_rows, config.train.batch_size, mesh, row),
-            evaluate,
-            data_digest=prepared.digest,
-            init_params=init_params,
-            peak_tokens_per_second=peak
-            and peak / matmul_flops_per_token(config.model, config.train.seq_len),
-            profile=arguments.profile,
-        )
-    except Stopped as stopped:
-        common.say(f"saved in {workdir}; the same command goes on from there")
-        common.leave(stopped.exit_code)
-    start.report(records, workdir)
+    start.run(
+        config,
+        mesh,
+        workdir,
+        tokenizer,
+        train_rows,
+        held_out,
+        peak_tflops=arguments.peak_tflops,
+        data_digest=prepared.digest,
+        init_params=init_params,
+        profile=arguments.profile,
+    )
 
 
 def _open_workdir(arguments, config, workdir):

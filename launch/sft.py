@@ -83,20 +83,15 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
         read_samples,
         text_weight,
     )
-    from hybriko_jax.data.loader import batches, fixed_batches
     from hybriko_jax.linux.tools import TOOLS
-    from hybriko_jax.models import build
     from hybriko_jax.prompts import chat_tokens, system_prompt
-    from hybriko_jax.training.flops import matmul_flops_per_token
     from hybriko_jax.training.processes import on_main_process
-    from hybriko_jax.training.signals import Stopped
-    from hybriko_jax.training.train import held_out_evaluation, train
 
     settings, workdir = arguments.settings, arguments.workdir
     base = common.load_checkpoint(arguments.base)
     tokenizer = base.tokenizer
-    dtype = arguments.run.model.dtype
-    config = dataclasses.replace(arguments.run, model=dataclasses.replace(base.config, dtype=dtype))
+    model = dataclasses.replace(base.config, dtype=arguments.run.model.dtype)
+    config = dataclasses.replace(arguments.run, model=model)
     c = config.train
     samples = read_samples(Path(settings.samples))
     if settings.held_out:
@@ -152,33 +147,17 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
         f"{len(mixture.tokens):,} samples, {chat:,} tokens, {said:,} of them the assistant's; an "
         f"epoch is {plan.n_rows:,} rows, {plan.fill(c.seq_len):.2%} full"
     )
-    model = build(config.model)
-    evaluate = held_out_evaluation(
-        model,
+    start.run(
         config,
         mesh,
-        fixed_batches(unseen_rows, c.batch_size, mesh, c.eval_batches),
-        token_bytes_V=tokenizer.token_bytes(),
+        workdir,
+        tokenizer,
+        rows,
+        unseen_rows,
         prefix_P=prefix_P,
+        data_digest=_digest(mixture),
+        init_params=base.params,
     )
-    peak = common.peak_flops(None, mesh, dtype)
-    try:
-        records = train(
-            config,
-            model,
-            mesh,
-            workdir,
-            lambda row: batches(rows, c.batch_size, mesh, row),
-            evaluate,
-            data_digest=_digest(mixture),
-            init_params=base.params,
-            prefix_P=prefix_P,
-            peak_tokens_per_second=peak and peak / matmul_flops_per_token(config.model, c.seq_len),
-        )
-    except Stopped as stopped:
-        common.say(f"saved in {workdir}; the same command goes on from there")
-        common.leave(stopped.exit_code)
-    start.report(records, workdir)
 
 
 def _digest(mixture):

@@ -1,4 +1,4 @@
-"""What launch.pretrain and launch.sft share: devices, mesh, memory, the report."""
+"""What launch.pretrain and launch.sft share: devices, mesh, memory, the run and its report."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybriko_jax.config import TrainConfig, parse_mesh
+from hybriko_jax.config import RunConfig, TrainConfig, parse_mesh
 from hybriko_jax.errors import UserError
 from launch import common
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
+
+    from hybriko_jax.data.loader import Rows
+    from hybriko_jax.tokenizer import Tokenizer
 
 
 def devices() -> str | None:
@@ -69,6 +72,59 @@ def enough_memory() -> Iterator[None]:
             "--train.batch-size, a larger --train.accumulation, --model.remat, or more devices by "
             "--mesh; --describe tells what a step takes."
         ) from e
+
+
+def run(
+    config: RunConfig,
+    mesh: Mesh,
+    workdir: Path,
+    tokenizer: Tokenizer,
+    rows: Rows,
+    held_out: Rows,
+    *,
+    prefix_P: Any = None,
+    peak_tflops: float | None = None,
+    **how: Any,
+) -> None:
+    """Trains on rows, evaluates on others, and reports; a signal saves and ends the process.
+
+    Args:
+      prefix_P: tokens before every row; see `training.step.loss_sums`.
+      peak_tflops: of one device; None is by its data sheet.
+      how: more arguments of `training.train.train`.
+    """
+    from hybriko_jax.data.loader import batches, fixed_batches
+    from hybriko_jax.models import build
+    from hybriko_jax.training.flops import matmul_flops_per_token
+    from hybriko_jax.training.signals import Stopped
+    from hybriko_jax.training.train import held_out_evaluation, train
+
+    model, c = build(config.model), config.train
+    evaluate = held_out_evaluation(
+        model,
+        config,
+        mesh,
+        fixed_batches(held_out, c.batch_size, mesh, c.eval_batches),
+        token_bytes_V=tokenizer.token_bytes(),
+        prefix_P=prefix_P,
+    )
+    peak = common.peak_flops(peak_tflops, mesh, config.model.dtype)
+    try:
+        records = train(
+            config,
+            model,
+            mesh,
+            workdir,
+            lambda row: batches(rows, c.batch_size, mesh, row),
+            evaluate,
+            prefix_P=prefix_P,
+            peak_tokens_per_second=peak and peak / matmul_flops_per_token(config.model, c.seq_len),
+            **how,
+        )
+    except Stopped as stopped:
+        common.say(f"saved in {workdir}; the same command goes on from there")
+        common.leave(stopped.exit_code)
+    report(records, workdir)
 
 
 def report(records: list[dict[str, Any]], workdir: Path) -> None:

@@ -28,22 +28,31 @@ def read_samples(path: Path) -> list[dict[str, Any]]:
     Raises:
       UserError: a line is no sample: its number and what is wrong with it.
     """
+    samples = []
+    for where, line in sample_lines(path):
+        try:
+            samples.append(json.loads(line))
+        except ValueError as e:
+            raise UserError(f"{where}: not JSON ({e}). Mend or remove the line.") from None
+        if fault := _fault(samples[-1]):
+            raise UserError(f"{where}: {fault}. Mend or remove the line.")
+    return samples
+
+
+def sample_lines(path: Path) -> list[tuple[str, str]]:
+    """(FILE:LINE, line) for every line of a JSONL file that is not blank.
+
+    Raises:
+      UserError: the file cannot be read, or there is none.
+    """
     try:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as e:
         raise UserError(f"{path}: cannot be read ({e}). Give a JSONL file of samples.") from None
-    samples = []
-    for n, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                samples.append(json.loads(line))
-            except ValueError as e:
-                raise UserError(f"{path}:{n}: not JSON ({e}). Mend or remove the line.") from None
-            if fault := _fault(samples[-1]):
-                raise UserError(f"{path}:{n}: {fault}. Mend or remove the line.")
-    if not samples:
+    found = [(f"{path}:{n}", line) for n, line in enumerate(lines, 1) if line.strip()]
+    if not found:
         raise UserError(f"{path} holds no sample. Make some: python -m launch.synthesize.")
-    return samples
+    return found
 
 
 def _fault(sample: Any) -> str | None:
@@ -123,10 +132,10 @@ class ConversationRows(Rows):
     def batch(self, numbers: Iterable[int]) -> Batch:
         numbers = list(numbers)
         batch = super().batch(numbers)
-        places = [self.locate(n) for n in numbers]
-        pieces = [self.plan(epoch).pieces(r) for epoch, r in places]
         conversations: Any = self.split
-        learned_BL = pack(pieces, self.seq_len, conversations.learned, 0).tokens_BL == 1
+        learned_BL = (
+            pack(self.pieces(numbers), self.seq_len, conversations.learned, 0).tokens_BL == 1
+        )
         return replace(batch, loss_mask_BL=batch.loss_mask_BL & learned_BL)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from hybriko_jax.data.batch import Batch
-from hybriko_jax.data.packing import Plan, pack, plan_epoch
+from hybriko_jax.data.packing import Piece, Plan, pack, plan_epoch
 from hybriko_jax.sharding import batch_sharding
 
 _FOREVER = 1 << 40  # batches
@@ -60,9 +60,12 @@ class Rows:
 
     def batch(self, numbers: Iterable[int]) -> Batch:
         """The rows with these numbers, read together."""
+        return pack(self.pieces(numbers), self.seq_len, self.split.read, self.pad_id)
+
+    def pieces(self, numbers: Iterable[int]) -> list[list[Piece]]:
+        """Which documents, or parts of them, these rows hold."""
         places = [self.locate(n) for n in numbers]
-        pieces = [self.plan(epoch).pieces(r) for epoch, r in places]
-        return pack(pieces, self.seq_len, self.split.read, self.pad_id)
+        return [self.plan(epoch).pieces(r) for epoch, r in places]
 
 
 def batches(rows: Rows, batch_size: int, mesh: Mesh, first_row: int = 0) -> Iterator[Batch]:

@@ -50,9 +50,10 @@ def synthesize(n: int, seed: int, held_out: bool = False) -> Iterator[dict[str, 
     for i in range(n):
         name = rng.choices(names, weights)[0]
         by_group = list(groups[name].values())
+        every = sum(by_group, [])
         for _ in range(_TRIES):
             # Half by phrasing, half by group: rare kinds of calls are not drowned.
-            pool = rng.choice(by_group) if rng.random() < 0.5 else sum(by_group, [])
+            pool = rng.choice(by_group) if rng.random() < 0.5 else every
             sample = fill(rng.choice(pool), values, rng)
             if sample["query"] not in seen:
                 break

@@ -197,7 +197,6 @@ class Grammars:
         self._tokenizer = llguidance.LLTokenizer(
             llguidance.TokenizerWrapper(_Pieces(tokenizer, self.end))
         )
-        self._executor = llguidance.LLExecutor(num_threads=2)
 
     def matcher(self, lark: str) -> llguidance.LLMatcher:
         """A matcher at the start of the grammar.
@@ -223,7 +222,7 @@ class Masks:
     def __init__(self, grammars: Grammars, matchers: Sequence[llguidance.LLMatcher]):
         self._grammars = grammars
         self._matchers = list(matchers)
-        self._bits_BN = llguidance.numpy.allocate_token_bitmask(len(matchers), grammars.vocab_size)
+        self._shape = llguidance.numpy.get_bitmask_shape(len(matchers), grammars.vocab_size)
 
     def __call__(self, last_B: np.ndarray | None) -> np.ndarray:
         """Bits of the tokens that may follow.
@@ -241,7 +240,7 @@ class Masks:
                 if not self._matchers[b].consume_token(int(last_B[b])):
                     raise ValueError(f"row {b}: {self._matchers[b].get_error()}")
             live = [b for b in live if not self._matchers[b].is_stopped()]
-        bits_BN = np.zeros_like(self._bits_BN)
+        bits_BN = np.zeros(self._shape, np.int32)
         bits_BN[:, self._grammars.end // 32] = np.uint32(1 << self._grammars.end % 32).astype(
             np.int32
         )

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from hybriko_jax.data.batch import Batch
+from hybriko_jax.data.conversations import sample_lines
 from hybriko_jax.decode.constrain import Grammars, Tool, call_grammar
 from hybriko_jax.decode.generate import continuations
 from hybriko_jax.decode.prefix import Prefix
@@ -82,42 +83,41 @@ def read_questions(path: Path) -> list[Question]:
       UserError: a line is none: its number, and what is wrong with it.
     """
     found: list[Question] = []
-    ids, seen = set(), 0
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"{path}: cannot be read ({e}). Give a JSONL file of samples.") from None
-    for n, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    ids = set()
+    for where, line in sample_lines(path):
         try:
-            found += questions([json.loads(line)])
+            asked = list(questions([json.loads(line)]))
         except KeyError as e:
-            raise UserError(f"{path}:{n}: no field {e}. Mend or remove the line.") from None
+            raise UserError(f"{where}: no field {e}. Mend or remove the line.") from None
         except (ValueError, TypeError, AttributeError, IndexError) as e:
-            raise UserError(f"{path}:{n}: not a sample ({e}). Mend or remove the line.") from None
-        for question in found[seen:]:
+            raise UserError(f"{where}: not a sample ({e}). Mend or remove the line.") from None
+        for question in asked:
             if fault := call_fault(question.action, question.answers[0]):
-                raise UserError(f"{path}:{n}: {fault}. Mend or remove the line.")
+                raise UserError(f"{where}: {fault}. Mend or remove the line.")
             if question.id in ids:
-                raise UserError(f"{path}:{n}: the id {question.id!r} is there twice. Rename one.")
+                raise UserError(f"{where}: the id {question.id!r} is there twice. Rename one.")
             ids.add(question.id)
-        seen = len(found)
-    if not found:
-        raise UserError(f"{path} holds no sample. Make some: python -m launch.synthesize.")
+        found += asked
     return found
+
+
+def _prompt(
+    tokenizer: Tokenizer, system: str, messages: Sequence[Message], begin: bool = True
+) -> list[int]:
+    """The tokens after which a question is answered."""
+    before: list[Message] = [{"role": "system", "content": system}] if system else []
+    tokens, _ = chat_tokens(tokenizer, [*before, *messages], begin)
+    return [*tokens.tolist(), *answer_header(tokenizer)]
 
 
 def evaluation_loss(
     model: nn.Module, params: Any, tokenizer: Tokenizer, asked: Sequence[Question], system: str
 ) -> float:
     """Nats per token of the right action and arguments, written after an empty thought."""
-    before: list[Message] = [{"role": "system", "content": system}] if system else []
-    header, end = answer_header(tokenizer), tokenizer.control_id(IM_END)
-    rows = []
+    end, rows = tokenizer.control_id(IM_END), []
     for q in asked:
-        prompt = [*chat_tokens(tokenizer, [*before, *q.messages])[0].tolist(), *header]
         call = format_call("", q.action, q.answers[0])
+        prompt = _prompt(tokenizer, system, q.messages)
         rows.append((prompt, [*tokenizer.encode(call), end]))
     nats, tokens = 0.0, 0
     step = jax.jit(functools.partial(eval_step, model=model))
@@ -157,12 +157,7 @@ def predict(
       names: names in the current folder, which grounded answers may use too.
       prefix: the system prompt, already run; `system` must then be "", and batch_size 1.
     """
-    before: list[Message] = [{"role": "system", "content": system}] if system else []
-    header = answer_header(tokenizer)
-    prompts = {
-        q.id: [*chat_tokens(tokenizer, [*before, *q.messages], not prefix)[0].tolist(), *header]
-        for q in asked
-    }
+    prompts = {q.id: _prompt(tokenizer, system, q.messages, not prefix) for q in asked}
     ordered = sorted(asked, key=lambda q: len(prompts[q.id]))
     grammars = Grammars(tokenizer) if grounded else None
     for first in range(0, len(ordered), batch_size):
