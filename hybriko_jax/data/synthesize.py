@@ -68,7 +68,7 @@ def synthesize(n: int, seed: int, held_out: bool = False) -> Iterator[dict[str, 
 def fill(template: Template, values: Values, rng: random.Random) -> dict[str, Any]:
     """A sample of one template."""
     chosen = _draw_all(template, values, rng)
-    query, spans = _say(template.say, chosen, rng)
+    query, spans, changes = _say(template.say, chosen, rng)
     messages = [{"role": "user", "content": query}]
     calls = []
     for step in template.steps:
@@ -85,7 +85,12 @@ def fill(template: Template, values: Values, rng: random.Random) -> dict[str, An
         "action": calls[0][0],
         "arguments": calls[0][1],
         "spans": spans,
-        "phrasing": {"name": template.name, "group": template.group, "say": template.say},
+        "phrasing": {
+            "name": template.name,
+            "group": template.group,
+            "say": template.say,
+            "changes": changes,
+        },
     }
 
 
@@ -116,18 +121,33 @@ _PHENOMENA = {
     "home path": r"^~/",
     "relative path": r"^\.\.?/|^[^/~][^:]*/",
     "URL with a query": r"\?",
+    "date": r"(?:19|20)\d\d-?\d\d-?\d\d",
+}
+_SLOTS = {
+    "decoy": "distractor",
+    "decoydir": "distractor",
+    "kind": "glob",
+    "n": "number",
+    "mode": "permission digits",
+    "host": "host",
+    "url": "URL",
+    "url_file": "URL",
 }
 
 
 def _phenomena(sample):
-    found = set()
+    found = {*sample["phrasing"]["changes"]}
     for begin, end in sample["spans"].values():
         value = sample["query"][begin:end]
         found |= {name for name, rule in _PHENOMENA.items() if re.search(rule, value)}
-    say = sample["phrasing"]["say"]
-    for mark, name in (("{decoy", "distractor"), ("{kind", "glob"), ("{n", "number")):
-        if mark in say:
-            found.add(name)
+    slots = {m[1] for m in SLOT.finditer(sample["phrasing"]["say"])}
+    found |= {_SLOTS[slot] for slot in slots & _SLOTS.keys()}
+    if sample["action"] == "chmod_command" and "mode" not in slots:
+        found.add("permission words")
+    if {"source", "destination"} <= sample["arguments"].keys():
+        places = [sample["query"].find(sample["arguments"][k]) for k in ("source", "destination")]
+        if 0 <= places[1] < places[0]:
+            found.add("flipped order")
     if len(sample["messages"]) > 2:
         found.add("dialogue")
     return found
@@ -199,8 +219,11 @@ def _fill(text: str, chosen: Mapping[str, Any]) -> str:
     return SLOT.sub(value, text)
 
 
-def _say(say: str, chosen: Mapping[str, Any], rng: random.Random) -> tuple[str, dict[str, Any]]:
-    """The request as somebody would type it, and where it names the values."""
+def _say(
+    say: str, chosen: Mapping[str, Any], rng: random.Random
+) -> tuple[str, dict[str, list[int]], list[str]]:
+    """The request as somebody would type it, where it names the values, and what was done to it."""
+    changes = []
     literals, slots, end = [], [], 0
     for m in SLOT.finditer(say):
         literals.append(say[end : m.start()])
@@ -213,14 +236,18 @@ def _say(say: str, chosen: Mapping[str, Any], rng: random.Random) -> tuple[str, 
     if rng.random() < 0.12:
         share = rng.choice((0.3, 0.3, 1.0))
         literals = [close_up(text, rng, share) for text in literals]
+        changes.append("spacing error")
     if rng.random() < 0.07:
         at = rng.randrange(len(literals))
         literals[at] = slip(literals[at], rng)
+        changes.append("typing error")
     text, spans = literals[0], {}
     for m, literal in zip(slots, literals[1:], strict=True):
         value = chosen[m[1] + m[2]]
         if m[1] == "n":
             value, literal = _number(value, literal, rng)
+            if not value.isdigit():
+                changes.append("Hangul numeral")
         elif m[1] == "kind":
             value = value[0]
         quote = _quote(value, m[1], rng)
@@ -231,10 +258,12 @@ def _say(say: str, chosen: Mapping[str, Any], rng: random.Random) -> tuple[str, 
             right = particle(value, m[4])
             wrong = rng.random() < 0.06  # people do not always look back at the name
             text += m[4] if wrong else right
+            if wrong and m[4] != right:
+                changes.append("wrong particle")
         elif literal.startswith((" 폴더", " 파일")) and rng.random() < 0.08:
             literal = literal[1:]
         text += literal
-    return text, spans
+    return text, spans, changes
 
 
 def _quote(value: str, kind: str, rng: random.Random) -> tuple[str, str]:

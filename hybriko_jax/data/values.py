@@ -10,70 +10,45 @@ import hashlib
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 
 from hybriko_jax.korean import EXTENSIONS, SPOKEN_KINDS
 
-ENGLISH = tuple(
-    """account adapter admin agenda album alert alpha analysis android answer apollo archive army
-    article asset atlas audit author avatar badge balance banner baseline basket batch beacon beta
-    billing binary block blog board book bookmark boot border bot branch bridge broker browser
-    bucket budget bug build bundle button cache calendar camera campaign canvas capture card cart
-    catalog center chapter chart chat check city class cleaner client clock cloud cluster code
-    collector color column command comment common company compare compile component config
-    connect console contact content contract control convert cookie copy core corpus counter
-    country course cover crawler credit cron customer daily dashboard data dataset date debug
-    decoder deploy design desktop detail device dialog diary diff dispatch display docker docs
-    domain download draft driver dump editor email embed employee encoder engine entry episode
-    error estimate event example exchange expense experiment export extra factory family feature
-    feed feedback fetch field figure filter final finance firmware fixture flask flow folder font
-    form forum frame friend frontend gallery game gateway general generator global graph green
-    grid group guest guide handler harbor hardware header health helper history holiday home hook
-    host hotfix icon image import inbox index info input insight install internal inventory
-    invoice island issue item job journal kernel keyboard label language latest launch layer
-    layout leader legacy lesson letter level library license lifecycle light limit linear link
-    list loader local locale location logger login lotus machine mail main manager manual map
-    market master matrix media meeting member memory menu merge message metadata metric migrate
-    minutes mirror mobile model module monitor month movie music native network news nginx night
-    node note notice number object office offline online option orange order origin outline
-    output owner package page paper parser partner patch path payment peach people photo picture
-    pipeline plan planet plugin policy poll portal poster prefix preview price print private
-    process product profile program project prompt proxy public purchase python quality query
-    queue quick quiz quota random ranking rate raw reader receipt recipe record recovery redis
-    reference region register release remote render report request research reserve resource
-    response result resume retry return review river robot rocket role room root route router
-    rule runner sales sample scanner schedule schema school score screen script search season
-    secret section seed select sensor server service session setting setup shadow share sheet
-    shipping shop signal simple site sketch slide snapshot social solution source space spec
-    spider sprint stable staff stage standard start state static station statistics status stock
-    storage store story stream student studio study style submit subtitle summary supply support
-    survey switch symbol system table target task team template temp tensor terminal test theme
-    thread ticket timeline title token tool topic total trace traffic train transfer translate
-    travel trend trigger tutorial unit update upload user utils vacation valid vector vendor
-    version video view vision visitor voice wallet warehouse water weather web weekly widget
-    window winter wiki worker workflow world writer yellow zebra zone""".split()
+ENGLISH, KOREAN = (
+    tuple((files(__package__) / "words" / f"{name}.txt").read_text("utf-8").split())
+    for name in ("english", "korean")
 )
-KOREAN = tuple(
-    """가계부 가이드 가족 감사 강의 강의록 개발 개요 거래 검토 견적 결과 결산 결재 경력 경비 계약
-    계정 계획 고객 고양이 공고 공문 공부 공유 공지 과제 관리 광고 교안 교육 교재 구매 규정 그래프
-    그림 근무 급여 기록 기말 기사 기안 기획 길찾기 꽃 나들이 날씨 납품 노래 노트 논문 뉴스 단어장
-    달력 답안 대본 대회 데이터 도면 도서 독서 동아리 동영상 동의 드라마 등록 등산 디자인 레시피
-    로고 리뷰 마감 마케팅 매뉴얼 매출 메뉴 메모 면담 면접 명단 명세 명함 모의고사 목록 목차 문서
-    문의 문제 물품 미술 바다 발표 방학 배경 배포 백서 번역 벚꽃 변경 병원 보고 보고서 보관 보도
-    보험 봄 부록 분석 분기 비용 비품 사업 사용법 사전 사진 산책 상담 상품 새해 생일 서류 서명 서식
-    선물 선생님 설계 설명 설문 성적 세금 세미나 소개 소설 소식 송장 수강 수업 수학 수첩 숙제 스캔
-    스터디 시간표 시험 식단 신청 실습 실적 실험 심사 아이디어 악보 안내 앨범 야구 약관 약도 양식
-    언어 여름 여행 역사 연구 연락처 연습 연차 영상 영수증 영어 예산 예약 예제 오답 요리 요약 요청
-    우편 운동 운영 원고 원본 월간 위치 유튜브 음식 음악 응답 의견 의뢰 이력 이미지 이벤트 인사 인쇄
-    일기 일정 일지 임시 입금 입사 자격증 자기소개 자료 자막 작업 장부 재고 재무 전시 전화 점검 정리
-    정산 제안 제품 조사 졸업 종합 주간 주문 주소 주소록 준비 증명 지도 지출 진단 질문 집계 차트
-    참고 채용 책 청구 체크 초대 초안 총무 최종 추천 축제 출석 출장 출판 취미 친구 캠핑 캡처 커피
-    코드 콘텐츠 통계 통장 투자 특강 틀린문제 파티 판매 편지 평가 포스터 표지 품질 풍경 프로필 필기
-    학교 학급 학생 한글 할일 합격 해외 행사 혈압 홍보 화면 환불 활동 회계 회비 회원 회의 회의록
-    후기 휴가 휴일 흑백 희망""".split()
+# Names that many folders hold, and places that many people name.
+_FAMILIAR_FILES = tuple(
+    """README.md Makefile Dockerfile LICENSE .env .gitignore .bashrc .vimrc .zshrc .profile
+    requirements.txt package.json tsconfig.json pyproject.toml setup.py main.py app.py test.py
+    train.py utils.py manage.py config.yaml config.json settings.py docker-compose.yml index.html
+    style.css main.c main.cpp hello.c a.out app.log error.log access.log debug.log server.log
+    test.txt memo.txt todo.txt notes.md report.docx data.csv result.csv photo.jpg logo.png
+    backup.tar.gz backup.sql dump.sql run.sh deploy.sh install.sh start.sh go.mod Cargo.toml
+    ~/.bashrc ~/.ssh/config ~/.bash_history ~/.profile ~/.gitconfig /etc/passwd /etc/hosts
+    /etc/fstab /etc/hostname /etc/resolv.conf /etc/crontab /etc/group /etc/os-release
+    /etc/ssh/sshd_config /etc/nginx/nginx.conf /etc/sudoers /var/log/syslog /var/log/auth.log
+    /var/log/messages /var/log/dmesg /var/log/nginx/access.log /var/log/nginx/error.log
+    /proc/cpuinfo /proc/meminfo /tmp/test.txt /tmp/output.log""".split()
 )
-_SYLLABLES = (
-    "가나다라마바사아자차카타파하고노도로모보소오조초코토포호구누두루무부수우주추기니디리미비시이지"
+_FAMILIAR_FOLDERS = tuple(
+    """src lib bin docs doc data test tests tmp temp log logs build dist node_modules assets images
+    img static public scripts config conf backup backups old new output outputs results models
+    notebooks venv .git .ssh .cache .config __pycache__ Downloads Documents Desktop Pictures Music
+    Videos downloads documents desktop pictures project projects work workspace home www html
+    다운로드 문서 사진 음악 바탕화면 동영상 백업 프로젝트 과제 자료 임시 내문서 작업 업무 개인
+    ~/Downloads ~/Documents ~/Desktop ~/Pictures ~/projects ~/workspace ~/work ~/.ssh ~/.config
+    ~/다운로드 ~/문서 ~/바탕화면
+    /etc /var/log /tmp /home /usr/bin /usr/local/bin /opt /var/www/html /etc/nginx /srv /mnt/data
+    /var/lib /usr/share /media/usb /root /boot""".split()
 )
+_FAMILY_NAMES = tuple("김이박최정강조윤장임한오서신권황안송류홍전고문손양배백허남심노하")
+_GIVEN_NAMES = tuple("민서준지우현도윤예은수하영진유경주선미호성재원태연희정혜승나라동아인")
+# Sounds of made-up Korean words: initials and vowels by how often they come, finals mostly absent.
+_LEADS = (0, 0, 2, 3, 5, 6, 6, 7, 9, 9, 11, 11, 11, 12, 12, 14, 15, 16, 17, 18, 18)
+_VOWELS = (0, 0, 0, 1, 4, 4, 5, 6, 8, 8, 8, 9, 13, 13, 18, 18, 20, 20, 20, 2, 12, 17)
+_FINALS = (0, 0, 0, 0, 0, 0, 0, 1, 4, 4, 8, 8, 16, 17, 19, 21, 21, 4)
 _QUALIFIERS = (
     "최종",
     "수정",
@@ -112,11 +87,13 @@ class Values:
     english: tuple[str, ...]
     korean: tuple[str, ...]
     processes: tuple[str, ...]
+    familiar_files: tuple[str, ...]
+    familiar_folders: tuple[str, ...]
 
     @classmethod
     def of(cls, rng: random.Random, held_out: bool) -> Values:
         """The pools of a split."""
-        pools = (ENGLISH, KOREAN, _PROCESSES)
+        pools = (ENGLISH, KOREAN, _PROCESSES, _FAMILIAR_FILES, _FAMILIAR_FOLDERS)
         return cls(rng, *(tuple(w for w in p if in_held_out(w) == held_out) for p in pools))
 
     def draw(self, slot: str) -> str:
@@ -124,11 +101,15 @@ class Values:
         return getattr(self, slot)()
 
     def file(self) -> str:
+        if self.rng.random() < 0.12:
+            return self.rng.choice(self.familiar_files)
         return self._placed(self._file_name())
 
     def dir(self) -> str:
         rng = self.rng
-        if rng.random() < 0.72:
+        if rng.random() < 0.16:
+            return rng.choice(self.familiar_folders)
+        if rng.random() < 0.68:
             return self._stem(space=0.05)
         return self._placed(self._stem(space=0.02), 1.0)
 
@@ -161,8 +142,8 @@ class Values:
         if kind < 0.75:
             return str(rng.randint(10, 99999))
         if kind < 0.9:
-            return rng.choice(self.korean)
-        return f"{rng.choice(self.korean)} {rng.choice(self.korean)}"
+            return self._korean()
+        return f"{self._korean()} {self._korean()}"
 
     def host(self) -> str:
         rng = self.rng
@@ -280,9 +261,7 @@ class Values:
         """A name without an extension."""
         rng = self.rng
         if rng.random() < korean:
-            words = [rng.choice(self.korean) for _ in range(rng.choice((1, 1, 2, 2, 3)))]
-            if rng.random() < 0.12:
-                words = ["".join(rng.choice(_SYLLABLES) for _ in range(rng.randint(2, 4)))]
+            words = [self._korean() for _ in range(rng.choice((1, 1, 2, 2, 3)))]
             if rng.random() < 0.2:
                 words.append(self._number())
             joint = " " if rng.random() < space * 2.5 else rng.choice(("", "", "_", "_", "-"))
@@ -292,7 +271,7 @@ class Values:
             words.append(self._number())
         if len(words) > 1 and rng.random() < 0.12:
             return words[0] + "".join(w.capitalize() for w in words[1:])
-        joint = " " if rng.random() < space else rng.choice(("_", "_", "_", "-", "", "."))
+        joint = " " if rng.random() < space else rng.choice(("_", "_", "_", "-", ""))
         return joint.join(words)
 
     def _word(self) -> str:
@@ -305,6 +284,20 @@ class Values:
         if kind < 0.95:
             return "".join(rng.choice("abcdef0123456789") for _ in range(rng.randint(3, 7)))
         return rng.choice(("IMG", "DSC", "a", "b", "x", "t", "v1", "v2", "tmp", "KakaoTalk"))
+
+    def _korean(self) -> str:
+        """A word, a person's name, or syllables that nobody has put together."""
+        rng = self.rng
+        kind = rng.random()
+        if kind < 0.68:
+            return rng.choice(self.korean)
+        if kind < 0.76:
+            given = rng.choice(_GIVEN_NAMES) + rng.choice(_GIVEN_NAMES)
+            return rng.choice(_FAMILY_NAMES) + given
+        return "".join(
+            chr(0xAC00 + 588 * rng.choice(_LEADS) + 28 * rng.choice(_VOWELS) + rng.choice(_FINALS))
+            for _ in range(rng.choice((1, 2, 2, 3, 4)))
+        )
 
     def _english(self) -> str:
         word = self.rng.choice(self.english)
