@@ -582,6 +582,7 @@ def benchmark_prefix(arguments: Arguments) -> dict[str, Any]:
 def prefix_steps(folder: str, batch: int, length: int) -> tuple[dict[str, Side], Any]:
     """Gradients of a batch, with the prompt shared and with one before every sample."""
     import jax
+    import jax.numpy as jnp
 
     from hybriko_jax.data.batch import Batch
     from hybriko_jax.linux.tools import TOOLS
@@ -596,15 +597,26 @@ def prefix_steps(folder: str, batch: int, length: int) -> tuple[dict[str, Side],
     prefix_P = chat_tokens(loaded.tokenizer, [message])[0]
     rows_BL = np.random.default_rng(0).integers(300, 7000, (batch, length), np.int32)
 
-    def gradients(tokens_BL, prefix_P):
-        positions_BL = np.tile(np.arange(tokens_BL.shape[1], dtype=np.int32), (batch, 1))
+    def loss(params, tokens_BL, prefix_P):
+        positions_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
         mask_BL = positions_BL >= tokens_BL.shape[1] - length // 2
         data = Batch(tokens_BL, positions_BL, mask_BL)
-        return lambda params: loss_sums(model, params, data, chunk=512, prefix_P=prefix_P)[0]
+        return loss_sums(model, params, data, chunk=512, prefix_P=prefix_P)[0]
 
-    whole_BL = np.concatenate([np.tile(prefix_P, (batch, 1)), rows_BL], axis=1)
-    shared = jax.jit(jax.value_and_grad(gradients(rows_BL, prefix_P)))
-    apart = jax.jit(jax.value_and_grad(gradients(whole_BL, None)))
+    def two_by_two(params):
+        """All rows whole; two at a time, since 16 at once need 45 GB."""
+        parts = whole_BL.reshape(batch // 2, 2, -1)
+        zero = jnp.float32(0), jax.tree.map(jnp.zeros_like, params)
+
+        def add(total, part_BL):
+            return jax.tree.map(jnp.add, total, gradients(params, part_BL, None)), None
+
+        return jax.lax.scan(add, zero, parts)[0]
+
+    gradients = jax.value_and_grad(loss)
+    whole_BL = jnp.concatenate([jnp.tile(prefix_P, (batch, 1)), rows_BL], axis=1)
+    shared = jax.jit(lambda params: gradients(params, rows_BL, prefix_P))
+    apart = jax.jit(two_by_two)
     sides = {"shared prefix": timed(shared, params), "per sample": timed(apart, params)}
     return sides, {"prompt": len(prefix_P)}
 

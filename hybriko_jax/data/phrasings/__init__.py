@@ -21,6 +21,7 @@ import yaml
 
 SLOT = re.compile(r"\{([a-z_]+?)(\d?)(\.glob)?(?:\|([가-힣]+))?\}")
 HELD_OUT_SHARE = 0.12
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml, ten times faster
 
 _PARTICLE = re.compile(
     r">(?:으로|로|에서|에게|에다가|에다|에|을|를|이랑|랑|이|가|은|는|과|와|의|도|만|부터|까지)(?=[\s<,])"
@@ -67,7 +68,7 @@ def load_bank() -> tuple[Template, ...]:
         if not path.name.endswith(".yaml"):
             continue
         name = path.name.removesuffix(".yaml")
-        for i, group in enumerate(yaml.safe_load(path.read_text("utf-8"))):
+        for i, group in enumerate(yaml.load(path.read_text("utf-8"), _LOADER)):
             raw = group.get("steps") or [
                 {"action": name, "arguments": group["call"], "thought": group["thought"]}
             ]
