@@ -16,6 +16,11 @@ PARTICLES = {
     "이라고": "라고",
     "이라": "라",
     "이야": "야",
+    "이니까": "니까",
+    "이래": "래",
+    "이면": "면",
+    "이고": "고",
+    "이든": "든",
 }
 # What may follow a name without a space, the longest first; see `split_particles`.
 GLUED = sorted(
@@ -118,10 +123,9 @@ def sino_number(n: int) -> str:
 
 _NATIVE = {**{native_number(n): n for n in range(1, 100)}, **_VARIANTS}
 _SINO_UNITS = {"십": 10, "백": 100, "천": 1000, "만": 10_000}
-_COUNTERS = r"(?:줄|행|번|회|개|초|라인|차례|군데|패킷|분)"
-_NUMBER_TEXT = re.compile(
-    rf"(\d[\d,]*)\s?([십백천만]?)|([가-힣]+(?: [가-힣]+)??)(?=\s?{_COUNTERS})"
-)
+_COUNTER = re.compile(r"줄|행|번|회|개|초|라인|차례|군데|패킷|분|단계|레벨|뎁스|건|글자|쪽|장|칸")
+_DIGITS = re.compile(r"(\d[\d,]*)\s?([십백천만]?)")
+_LAST_WORDS = re.compile(r"(?<![\d가-힣])([가-힣]+(?: [가-힣]+)?) ?$")
 
 
 def parse_number(word: str) -> int | None:
@@ -147,15 +151,17 @@ def parse_number(word: str) -> int | None:
 def numbers_in(text: str) -> list[int]:
     """Whole numbers that a text names in digits, or in words before a counter."""
     found = []
-    for match in _NUMBER_TEXT.finditer(text):
-        if match[1]:
-            digits = int(match[1].replace(",", "")[:9] or 0)
-            found += [digits * _SINO_UNITS[match[2]]] if match[2] else [digits]
-            continue
-        # The number is what stands nearest to the counter: "위에서 다섯", "맨 뒤열 다섯".
-        word = match[3].replace(" ", "")
-        tails = (parse_number(word[i:]) for i in range(len(word)))
-        found += [next((n for n in tails if n), 0)]
+    for match in _DIGITS.finditer(text):
+        digits = int(match[1].replace(",", "")[:9] or 0)
+        found.append(digits * _SINO_UNITS.get(match[2], 1))
+        if match[2] == "만":  # or the particle: 41459만 보여줘
+            found.append(digits)
+    for counter in _COUNTER.finditer(text):
+        # The number is what stands nearest to the counter: "위에서 다섯 줄", "맨 뒤열 다섯 개".
+        if before := _LAST_WORDS.search(text[max(0, counter.start() - 20) : counter.start()]):
+            word = before[1].replace(" ", "")
+            tails = (parse_number(word[i:]) for i in range(len(word)))
+            found.append(next((n for n in tails if n), 0))
     return list(dict.fromkeys(n for n in found if n))
 
 

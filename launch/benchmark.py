@@ -4,6 +4,7 @@
     python -m launch.benchmark recurrence
     python -m launch.benchmark data --data-source FILES
     python -m launch.benchmark decode --peer-griffin
+    python -m launch.benchmark answer
     python -m launch.benchmark prefix
 
 The sides of a comparison take turns, A B A B ..., and while one runs the others sleep, so that
@@ -53,7 +54,7 @@ class Arguments:
     """Time the project on this machine; the sides of a comparison take turns."""
 
     what: tyro.conf.Positional[
-        Literal["train-step", "recurrence", "data", "decode", "prefix", "all"]
+        Literal["train-step", "recurrence", "data", "decode", "answer", "prefix", "all"]
     ]
     config: str = "hybriko_117m"
     """A name in configs/: the model of the train step."""
@@ -561,6 +562,67 @@ def peer_decode(
     return {name: side}, facts
 
 
+# --- answer ---
+
+REQUESTS = (
+    "디스크 사용량을 확인해줘",
+    "보고서_최종(2).hwp 파일을 백업 폴더로 복사해 주세요",
+    "'회의 자료' 폴더 안에서 pdf 파일만 찾아줘",
+    "server.log에서 timeout이 나온 줄을 보여줘",
+    "deploy.sh에 실행 권한 좀 줘",
+    "고마워 오늘은 여기까지 하자",
+)
+
+
+def benchmark_answer(arguments: Arguments) -> dict[str, Any]:
+    """Warm answers of the small model that calls tools, with the grammar and without it."""
+    folder = str(Path(__file__).parent.parent / "checkpoints" / "hybriko-mini-linuxfc")
+    sides, tokens = in_a_process(answers, folder)
+    samples, results = alternate(sides, arguments.repeats)
+    rows = []
+    for side, result in results.items():
+        one = f"{result['median'] / len(REQUESTS) * 1e3:,.1f}"
+        rows.append(
+            (side, milliseconds(result), one, f"{result['median'] / tokens[side] * 1e3:.2f}")
+        )
+    per_token = [results[side]["median"] / tokens[side] for side in results]
+    rows.append(("  the grammar's part", "", "", f"{(per_token[0] - per_token[1]) * 1e3:.2f}"))
+    columns = ("side", "ms: median (min to max)", "ms an answer", "ms a token")
+    print_table(
+        f"{len(REQUESTS)} answers, one after the other, hybriko-mini-linuxfc", columns, rows
+    )
+    return {"tokens": tokens, "results": results, "samples": samples}
+
+
+def answers(folder: str) -> tuple[dict[str, Side], dict[str, int]]:
+    """Answers behind the kept prefix, as launch.ask gives them."""
+    from hybriko_jax.decode.prefix import load_prefix
+    from hybriko_jax.evaluate.function_calling import Question, predict
+    from hybriko_jax.models import build
+    from hybriko_jax.prompts import chat_tokens
+
+    loaded = common.load_checkpoint(Path(folder))
+    model = build(loaded.config)
+    before = chat_tokens(loaded.tokenizer, [{"role": "system", "content": loaded.system}])[0]
+    prefix = load_prefix(model, loaded.params, before.tolist(), Path(folder) / "prefix.npz")
+
+    def answer(query, grounded):
+        question = Question("", ({"role": "user", "content": query},), "", ())
+        how: Any = {"system": "", "grounded": grounded, "batch_size": 1, "prefix": prefix}
+        (given,) = predict(model, loaded.params, loaded.tokenizer, [question], **how)
+        return len(loaded.tokenizer.encode(given.text)) + 1
+
+    def side(grounded):
+        begin = time.perf_counter()
+        for query in REQUESTS:
+            answer(query, grounded)
+        return time.perf_counter() - begin
+
+    ways = {"grounded": True, "not grounded": False}
+    tokens = {name: sum(answer(q, way) for q in REQUESTS) for name, way in ways.items()}
+    return {name: functools.partial(side, way) for name, way in ways.items()}, tokens
+
+
 # --- prefix ---
 
 
@@ -626,6 +688,7 @@ BENCHMARKS = {
     "recurrence": benchmark_recurrence,
     "data": benchmark_data,
     "decode": benchmark_decode,
+    "answer": benchmark_answer,
     "prefix": benchmark_prefix,
 }
 

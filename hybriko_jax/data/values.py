@@ -211,6 +211,10 @@ class Values:
             return rng.randint(2, 30)
         return rng.choice((rng.randint(31, 999), 50, 100, 200, 500, 1000, rng.randint(1, 9) * 10))
 
+    def count(self) -> str:
+        """A number that is always typed in digits, as in `head -n 5`."""
+        return str(self.n())
+
     def decoy_of(self, value: str) -> str:
         """A name like this one, but another."""
         rng = self.rng
