@@ -52,8 +52,8 @@ def synthesize(n: int, seed: int, held_out: bool = False) -> Iterator[dict[str, 
         by_group = list(groups[name].values())
         every = sum(by_group, [])
         for _ in range(_TRIES):
-            # Half by phrasing, half by group: rare kinds of calls are not drowned.
-            pool = rng.choice(by_group) if rng.random() < 0.5 else every
+            # A third by group: rare kinds of calls are not drowned.
+            pool = rng.choice(by_group) if rng.random() < 0.33 else every
             sample = fill(rng.choice(pool), values, rng)
             if sample["query"] not in seen:
                 break
@@ -192,8 +192,10 @@ def _folder_names(template: Template) -> set[str]:
 
 
 def _decoyed(kind, chosen):
-    wanted = ("dir", "dir2", "name") if kind == "decoydir" else ("file", "name", "archive", "dir")
-    return next((chosen[s] for s in wanted if s in chosen), "notes.txt")
+    folders = ("dir", "name_dir", "name")
+    wanted = folders if kind == "decoydir" else ("file", "name_file", "name", "archive", *folders)
+    named = (chosen[slot] for kind in wanted for slot in chosen if slot.rstrip("23") == kind)
+    return next(named, "notes.txt")
 
 
 def _arguments(step: Step, chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def _trim(word: str) -> str:
 
 def _is_no_part(word: str) -> bool:
     """Whether a word cannot be an inner part of a name: a particle or punctuation ends it."""
-    ends = r".*(?:을|를|은|는|에|에서|으로|의|와|과|면|줘|[,.!?:;)])"
+    ends = r".*(?:을|를|은|는|에|에서|으로|의|와|과|랑|하고|면|줘|[,.!?:;)])"
     return bool(_NOT_NAMES.fullmatch(word) or re.fullmatch(ends, word))
 
 
