@@ -153,10 +153,12 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """AdamW, with decoupled weight decay on matrices only."""
+    """AdamW or Muon, with decoupled weight decay on matrices only."""
 
+    name: Literal["adamw", "muon"] = "adamw"
+    """muon orthogonalizes the updates of kernels; embeddings and vectors take AdamW's."""
     learning_rate: float = 1e-3
-    """Peak."""
+    """Peak; one for both, since Muon's updates are scaled to the size of AdamW's."""
     schedule: Literal["cosine", "wsd", "constant"] = "cosine"
     """After the warm-up: cosine decay; stable, then linear decay; or constant."""
     warmup_steps: int = 100

@@ -14,6 +14,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
+import optax
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from hybriko_jax.config import MESH_AXES, parse_mesh
@@ -118,6 +119,8 @@ def tree_shardings(boxed: Any, mesh: Mesh) -> Any:
     def sharding(leaf):
         if not isinstance(leaf, nn.LogicallyPartitioned):
             return NamedSharding(mesh, PartitionSpec())
+        if isinstance(leaf.value, optax.MaskedNode):  # an optimizer leaves this parameter alone
+            return leaf.value
         spec = partition_spec(leaf.names)
         shape = leaf.value.shape
         parts = [_divisible(m, n, mesh) for m, n in zip(spec, shape, strict=True)]

@@ -50,6 +50,39 @@ def test_only_matrices_decay():
     np.testing.assert_allclose(updates["scale"], 0.0)
 
 
+def test_muon_orthogonalizes_kernels_and_leaves_the_rest_to_adamw():
+    rng = np.random.default_rng(0)
+    shapes = {"up": {"kernel": (8, 24)}, "embedding": (24, 8), "scale": (8,)}
+    params = jax.tree.map(jnp.ones, shapes, is_leaf=lambda s: isinstance(s, tuple))
+    grads = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape) * 1e-3), params)
+    config = OptimizerConfig(learning_rate=0.1, warmup_steps=0, weight_decay=0.0)
+    updates = {}
+    for name in ("muon", "adamw"):
+        tx = make_optimizer(dataclasses.replace(config, name=name), 10)
+        updates[name], _ = tx.update(grads, tx.init(params), params)
+    # The update is the nearest orthogonal matrix, roughly, with AdamW's root mean square of 0.2.
+    step = np.asarray(updates["muon"]["up"]["kernel"]) / -0.1
+    u, _, vt = np.linalg.svd(np.asarray(grads["up"]["kernel"]), full_matrices=False)
+    singular = np.linalg.svd(step, compute_uv=False)
+    assert np.all(np.abs(singular / (0.2 * 24**0.5) - 1) < 0.4)
+    assert np.sum(step * (u @ vt)) / np.linalg.norm(step) / 8**0.5 > 0.95
+    for name in ("embedding", "scale"):
+        # With Nesterov's momentum, so not as long at the first step.
+        np.testing.assert_array_equal(
+            np.sign(updates["muon"][name]), np.sign(updates["adamw"][name])
+        )
+
+
+def test_muon_decays_matrices_only():
+    params = {"up": {"kernel": jnp.ones((2, 2))}, "scale": jnp.ones(2), "lambda": jnp.ones(2)}
+    config = OptimizerConfig(name="muon", learning_rate=0.1, warmup_steps=0, weight_decay=0.5)
+    tx = make_optimizer(config, 10)
+    updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    np.testing.assert_allclose(updates["up"]["kernel"], -0.05)
+    np.testing.assert_allclose(updates["scale"], 0.0)
+    np.testing.assert_allclose(updates["lambda"], 0.0)
+
+
 @pytest.fixture
 def training(small):
     config = RunConfig(

@@ -1,5 +1,6 @@
 """Eight devices compute what one computes, and FSDP moves each parameter once."""
 
+import dataclasses
 import functools
 import re
 
@@ -70,6 +71,14 @@ def test_eight_devices_equal_one(small, alone, mesh):
     chex.assert_trees_all_close(
         jax.device_get(state.params), jax.device_get(expected_state.params), atol=2e-3
     )
+
+
+def test_muon_on_eight_devices_equals_one(small, alone):
+    muon = OptimizerConfig(name="muon", learning_rate=1e-2, warmup_steps=1)
+    config = dataclasses.replace(run_config(small), optimizer=muon)
+    losses, _ = run(config, "fsdp=4,tensor=2")
+    assert losses[-1] < losses[0] - 0.2
+    np.testing.assert_allclose(losses, alone(config)[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("mesh", ["1", "data=2,fsdp=2"])
