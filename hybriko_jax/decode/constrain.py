@@ -55,13 +55,13 @@ def call_grammar(tools: Sequence[Tool], found: Candidates) -> str:
         "flag": _any(found.flags),
     }
     root = '"/"? ' if "/" in found.places else ""
-    rules["inside"] = f'{root}(folder "/")~0..3'
+    rules["inside"] = f'{root}(folder "/")~0..2'
     # No folder of a path is named like its end: the rule of each name leaves that one out.
     names = [_literal(_quotable(n)) for n in found.names]
     for i, name in enumerate(names):
         others = _any(_quotable(f) for f in folders if f != found.names[i])
         rules[f"folder_{i}"] = others
-        rules[f"file_{i}"] = f'{root}(folder_{i} "/")~0..3 {name}' if others else name
+        rules[f"file_{i}"] = f'{root}(folder_{i} "/")~0..2 {name}' if others else name
     files = [f"file_{i}" for i in range(len(names))]
     rules["file"] = _or(*files)
     parent = 'inside ".."' if ".." in found.places else ""
