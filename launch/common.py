@@ -269,11 +269,12 @@ def load_checkpoint(path: Path, dtype: str = "float32") -> Loaded:
     Raises:
       UserError: the path holds no model.
     """
-    from hybriko_jax.convert.folder import WEIGHTS, load_folder
+    from hybriko_jax.convert.folder import load_folder
+    from hybriko_jax.convert.weights import INDEX, WEIGHTS
     from hybriko_jax.tokenizer import SentencePiece
     from hybriko_jax.training.checkpoint import latest_step, restore_params
 
-    if (path / WEIGHTS).exists():
+    if (path / WEIGHTS).exists() or (path / INDEX).exists():
         config, params, tokenizer = load_folder(path)
     elif step := latest_step(path / "checkpoints"):
         config = from_json(RunConfig, (path / "config.json").read_text()).model

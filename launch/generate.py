@@ -41,6 +41,7 @@ def main() -> None:
 
     from hybriko_jax.decode.generate import generate
     from hybriko_jax.models import build
+    from hybriko_jax.tokenizer import IM_END
 
     loaded = common.load_checkpoint(arguments.checkpoint)
     tokenizer = loaded.tokenizer
@@ -50,7 +51,7 @@ def main() -> None:
         loaded.params,
         [prompt],
         arguments.tokens,
-        stop=(tokenizer.eos_id,),
+        stop=(tokenizer.eos_id, tokenizer.control_id(IM_END)),
         temperature=arguments.temperature,
         top_k=arguments.top_k,
         top_p=arguments.top_p,

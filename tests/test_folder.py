@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from hybriko_jax.convert.config import from_transformers, to_transformers
 from hybriko_jax.convert.folder import load_folder, save_folder
 from hybriko_jax.data.sample import sample_documents
 from hybriko_jax.errors import UserError
+from hybriko_jax.files import new_folder
 from hybriko_jax.models import build
 from hybriko_jax.tokenizer import train_sentencepiece
 
@@ -59,33 +61,87 @@ def test_kernels_lie_as_pytorch_has_them(small, tokenizer, tmp_path):
     up = tensors["model.layers.1.mlp.up_proj.weight"]
     np.testing.assert_array_equal(up, params["layers_1"]["mlp"]["up"]["kernel"].T)
     assert "lm_head.weight" not in tensors
-    assert json.loads((tmp_path / "config.json").read_text())["d_model"] == small.d_model
+    described = json.loads((tmp_path / "config.json").read_text())
+    assert described["hidden_size"] == small.d_model
+    assert described["layer_types"].count("full_attention") == 1
 
 
-def test_a_folder_in_use_is_refused(small, tokenizer, tmp_path):
-    (tmp_path / "x").write_text("mine")
-    with pytest.raises(UserError, match="is not empty"):
-        save_folder(tmp_path, small, make(small), tokenizer, "float32")
+def test_a_file_is_split_at_the_size_asked_for(small, tokenizer, tmp_path):
+    params = make(small)
+    save_folder(tmp_path, small, params, tokenizer, "float32", shard_bytes=20_000)
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(shards) > 2 and not (tmp_path / "model.safetensors").exists()
+    assert all(
+        p.stat().st_size < 30_000 or len(safetensors.numpy.load_file(p)) == 1 for p in shards
+    )
+    chex.assert_trees_all_equal(load_folder(tmp_path)[1], params)
+    shards[1].unlink()
+    with pytest.raises(UserError, match="damaged or missing"):
+        load_folder(tmp_path)
+
+
+def test_float16_that_would_overflow_is_refused(small, tokenizer, tmp_path):
+    params = make(small)
+    params["layers_1"]["mlp"]["up"]["kernel"] = params["layers_1"]["mlp"]["up"]["kernel"] * 1e6
+    with pytest.raises(
+        UserError, match=r"layers\.1\.mlp\.up_proj\.weight holds .* beyond the 65504"
+    ):
+        save_folder(tmp_path, small, params, tokenizer, "float16")
+
+
+def test_a_new_folder_is_whole_or_not_there(tmp_path):
+    place = tmp_path / "deep" / "m"
+    with pytest.raises(ZeroDivisionError), new_folder(place) as folder:
+        (folder / "x").write_text("half")
+        raise ZeroDivisionError
+    assert list(tmp_path.rglob("*")) == [tmp_path / "deep"]
+    place.mkdir()
+    with new_folder(place) as folder:
+        (folder / "x").write_text("whole")
+    assert [p.name for p in place.parent.rglob("*")] == ["m", "x"]
+    with pytest.raises(UserError, match="is not empty"), new_folder(place):
+        pass
+    with pytest.raises(UserError, match="is no earlier export"), new_folder(place, "manifest.json"):
+        pass
+    with new_folder(place, "x") as folder:
+        (folder / "y").write_text("new")
+    assert [p.name for p in place.iterdir()] == ["y"]
+    with pytest.raises(UserError, match="is a file"), new_folder(place / "y"):
+        pass
+
+
+@pytest.mark.parametrize(
+    "field,value,message",
+    [
+        ("model_type", "llama", "model_type is 'llama', not 'hybriko'"),
+        ("hidden_act", "swish7", "hidden_act: 'swish7' is none of"),
+        ("layer_types", ["mamba"], "layer_types: 'mamba' is none of"),
+        ("rope_parameters", None, "wrong kind"),
+        ("intermediate_size", 100, "not a multiple"),
+    ],
+)
+def test_the_config_of_another_model_is_refused(small, field, value, message):
+    described = to_transformers(small)
+    assert from_transformers(described) == small
+    with pytest.raises(UserError, match=message):
+        from_transformers(described | {field: value})
+    del described[field]
+    with pytest.raises(UserError, match=f"{field}' is missing|model_type is None"):
+        from_transformers(described)
 
 
 def test_what_cannot_be_read_is_said(small, tokenizer, tmp_path):
-    with pytest.raises(UserError, match="not a model that can be read"):
+    with pytest.raises(UserError, match="config.json cannot be read"):
         load_folder(tmp_path)
-    save_folder(tmp_path / "m", small, make(small), tokenizer, "float32")
-    described = (tmp_path / "m" / "config.json").read_text()
-    (tmp_path / "m" / "config.json").write_text(described.replace('"hybriko"', '"llama"'))
-    with pytest.raises(UserError, match="model_type is not 'hybriko'"):
-        load_folder(tmp_path / "m")
-    (tmp_path / "m" / "config.json").write_text(described)
-    tokenizer_file = tmp_path / "m" / "tokenizer.model"
-    tokenizer_file.rename(tmp_path / "aside")
-    with pytest.raises(UserError, match="not a model that can be read .*tokenizer.model"):
-        load_folder(tmp_path / "m")
-    (tmp_path / "aside").rename(tokenizer_file)
-    weights = (tmp_path / "m" / "model.safetensors").read_bytes()
-    (tmp_path / "m" / "model.safetensors").write_bytes(weights[:-100])
-    with pytest.raises(UserError, match="not a model that can be read"):
-        load_folder(tmp_path / "m")
+    save_folder(tmp_path, small, make(small), tokenizer, "float32")
+    (tmp_path / "tokenizer.model").rename(tmp_path / "aside")
+    with pytest.raises(UserError, match="tokenizer.model: not a SentencePiece model"):
+        load_folder(tmp_path)
+    (tmp_path / "aside").rename(tmp_path / "tokenizer.model")
+    weights = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(weights[:-100])
+    with pytest.raises(UserError, match="model.safetensors is damaged"):
+        load_folder(tmp_path)
 
 
 def test_tensors_that_do_not_fit_are_named(small, tokenizer, tmp_path):

@@ -30,7 +30,12 @@ ALLOWED = {
     ),
 }
 # Heavy dependencies and the one part that may name them.
-HOMES = {"tensorflow_datasets": "data", "grain": "data", "torch": None, "transformers": None}
+HOMES = {
+    "tensorflow_datasets": "data",
+    "grain": "data",
+    "torch": "convert",
+    "transformers": "convert",
+}
 
 FILES = sorted((ROOT / "hybriko_jax").rglob("*.py"))
 

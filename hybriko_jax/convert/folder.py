@@ -2,60 +2,68 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
-import flax.traverse_util
-import ml_dtypes
-import numpy as np
-import safetensors.numpy
-from safetensors import SafetensorError
-
-from hybriko_jax.config import HybriKoConfig, from_json
-from hybriko_jax.convert.hybriko import from_torch_layout, to_torch_layout, torch_shapes
+from hybriko_jax.config import HybriKoConfig
+from hybriko_jax.convert.config import from_transformers, to_transformers
+from hybriko_jax.convert.hybriko import our_shapes, parameters, to_torch, torch_name, transposed
+from hybriko_jax.convert.weights import Tensor, read_weights, some, write_weights
 from hybriko_jax.errors import UserError
 from hybriko_jax.tokenizer import SentencePiece, Tokenizer
 
-WEIGHTS, CONFIG, TOKENIZER = "model.safetensors", "config.json", "tokenizer.model"
-MODEL_TYPE = "hybriko"
+CONFIG, TOKENIZER = "config.json", "tokenizer.model"
+SHARD_BYTES = 5_000_000_000
 
 
 def save_folder(
-    folder: Path, config: HybriKoConfig, params: Any, tokenizer: Tokenizer, dtype: str
-) -> None:
-    """Writes a model.
+    folder: Path,
+    config: HybriKoConfig,
+    params: Any,
+    tokenizer: Tokenizer,
+    dtype: str,
+    shard_bytes: int = SHARD_BYTES,
+) -> dict[str, Tensor]:
+    """Writes a model into a folder that is there.
 
     Args:
-      folder: must be new or empty.
       params: arrays in float32.
-      dtype: "float32" or "bfloat16". The decay of the RG-LRU is float32 always: in bfloat16 its
-        distance from one, which is its memory, would be off by up to 1.5 %.
+      dtype: "float32", "bfloat16" or "float16".
+      shard_bytes: see `write_weights`.
 
-    Raises:
-      UserError: the folder holds something.
+    Returns:
+      What was written.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty. Give a new folder.")
-    folder.mkdir(parents=True, exist_ok=True)
-    stored = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}[dtype]
-    paths = flax.traverse_util.flatten_dict(params, sep="/")
-    tensors = {
-        name: tensor.astype(np.float32 if name.endswith(".lam") else stored)
-        for name, tensor in to_torch_layout(
-            {path: np.asarray(p) for path, p in paths.items()}
-        ).items()
-    }
-    # save_file would make the file readable by its owner only.
-    (folder / WEIGHTS).write_bytes(safetensors.numpy.save(tensors, metadata={"format": "pt"}))
-    described = {"model_type": MODEL_TYPE, "torch_dtype": dtype} | {
-        f.name: getattr(config, f.name)
-        for f in dataclasses.fields(config)
-        if not f.metadata.get("compute")
+    tensors = to_torch(params, dtype)
+    write_weights(folder, tensors, shard_bytes)
+    described = to_transformers(config) | {
+        "dtype": dtype,
+        "pad_token_id": tokenizer.pad_id,
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
     }
     (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
     tokenizer.save(folder / TOKENIZER)
+    return tensors
+
+
+def read_config(path: Path) -> HybriKoConfig:
+    """The model that a config.json describes.
+
+    Raises:
+      UserError: it cannot be read, or is of another model.
+    """
+    try:
+        described = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path} cannot be read ({e}). Give the folder of a model.") from None
+    if not isinstance(described, dict):
+        raise UserError(f"{path} is not the config of a model.")
+    try:
+        return from_transformers(described)
+    except UserError as e:
+        raise UserError(f"{path}: {e}") from None
 
 
 def load_folder(folder: Path) -> tuple[HybriKoConfig, Any, SentencePiece]:
@@ -64,28 +72,22 @@ def load_folder(folder: Path) -> tuple[HybriKoConfig, Any, SentencePiece]:
     Raises:
       UserError: a file is missing, damaged, or of another model.
     """
-    try:
-        described = json.loads((folder / CONFIG).read_text())
-        tensors = safetensors.numpy.load_file(folder / WEIGHTS)
-        (folder / TOKENIZER).stat()
-    except (OSError, ValueError, SafetensorError) as e:
-        raise UserError(f"{folder} is not a model that can be read ({e}).") from None
-    if not isinstance(described, dict) or described.pop("model_type", None) != MODEL_TYPE:
-        raise UserError(f"{folder / CONFIG}: model_type is not {MODEL_TYPE!r}.")
-    described.pop("torch_dtype", None)
-    config = from_json(HybriKoConfig, json.dumps(described))
-    if misfits := _misfits({n: t.shape for n, t in tensors.items()}, torch_shapes(config)):
-        more = f" and {len(misfits) - 5} more" if len(misfits) > 5 else ""
+    config, tensors = read_config(folder / CONFIG), read_weights(folder)
+    paths = {path: (torch_name(path), transposed(path)) for path in our_shapes(config)}
+    if misfits := misfitting({name: t.shape for name, t in tensors.items()}, config):
         raise UserError(
-            f"{folder / WEIGHTS} does not fit {CONFIG}: {', '.join(misfits[:5])}{more}. Export the "
-            "model again, or copy the folder anew."
+            f"{folder}: the weights do not fit {CONFIG}: {some(misfits)}. Export the model again, "
+            "or bring it in with launch.import_torch."
         )
-    ours = {path: t.astype(np.float32) for path, t in from_torch_layout(tensors).items()}
-    params = flax.traverse_util.unflatten_dict(ours, sep="/")
-    return config, params, SentencePiece(folder / TOKENIZER)
+    return config, parameters(tensors, paths), SentencePiece(folder / TOKENIZER)
 
 
-def _misfits(found, expected):
+def misfitting(found: dict[str, tuple[int, ...]], config: HybriKoConfig) -> list[str]:
+    """What is wrong with the names and shapes of tensors, each in a few words."""
+    expected = {
+        torch_name(path): shape[::-1] if transposed(path) else shape
+        for path, shape in our_shapes(config).items()
+    }
     return (
         [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
         + [f"{name} is not of this model" for name in sorted(found.keys() - expected.keys())]

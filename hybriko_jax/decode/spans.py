@@ -136,6 +136,7 @@ def candidates(
         if text != "(출력 없음)":
             found += [line.strip() for line in text.splitlines()]
             found += [_trim(word) for word in text.split()]
+            found += [word.partition(":")[0] for word in text.split()]  # grep: file:line
     # What is downloaded is named by the end of its address.
     found += [u.rpartition("/")[2] for u in uris if "://" in u and "?" not in u]
     names = _unique(f.rstrip("/") or f for f in (*found, *names))

@@ -1,0 +1,48 @@
+"""The layout in which HybriKo was published: pytorch_model.pt and plain PyTorch code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hybriko_jax.config import HybriKoConfig
+from hybriko_jax.convert.hybriko import to_torch
+from hybriko_jax.convert.weights import Tensor, write_pt
+from hybriko_jax.errors import UserError
+from hybriko_jax.tokenizer import Tokenizer
+
+WEIGHTS, TOKENIZER = "pytorch_model.pt", "HybriKo_tok.model"
+CODE = ("configuration_hybridko.py", "modeling_hybridko.py")
+# What its config can say; everything else is as in HybriKo-117M.
+FIELDS = ("d_model", "n_layers", "vocab_size", "n_heads", "n_kv_heads", "ff_mult", "max_seq_len")
+
+
+def save_published(
+    folder: Path, config: HybriKoConfig, params: Any, tokenizer: Tokenizer, dtype: str
+) -> dict[str, Tensor]:
+    """Writes a model into a folder that is there; see `folder.save_folder`.
+
+    Raises:
+      UserError: the model is none that the published config can describe.
+    """
+    described = {name: getattr(config, name) for name in FIELDS}
+    plain = HybriKoConfig(**described, dtype=config.dtype, remat=config.remat)
+    other = [
+        f"{name}={getattr(config, name)}"
+        for name in ("activation", "attention_window", "conv_width", "logits_soft_cap", "norm_eps")
+        + ("rope_theta", "tie_embeddings", "layer_types")
+        if getattr(config, name) != getattr(plain, name)
+    ]
+    if other:
+        raise UserError(
+            f"The published layout has no {', '.join(other)}. Give --format transformers."
+        )
+    tensors = {name.removeprefix("model."): t for name, t in to_torch(params, dtype).items()}
+    write_pt(folder / WEIGHTS, tensors)
+    (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
+    tokenizer.save(folder / TOKENIZER)
+    for name in CODE:
+        shutil.copyfile(Path(__file__).parent / "pytorch" / name, folder / name)
+    return tensors

@@ -1,0 +1,139 @@
+"""Which tensor of somebody else's file is which parameter of ours.
+
+Names decide, by a table of patterns that users may edit or replace; where no name is known, a
+shape does, if one parameter and one tensor of every layer have it and no others.
+"""
+
+from __future__ import annotations
+
+import collections
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from hybriko_jax.convert.hybriko import transposed
+from hybriko_jax.errors import UserError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Tensors of one kind of name."""
+
+    pattern: str
+    """A regular expression of the whole name; \\1 in `to` is its first group, mostly the layer."""
+    to: str | None
+    """Our path; None drops the tensor."""
+    transpose: bool
+    """Whether the tensor lies the other way round than ours."""
+
+
+@dataclass
+class Matches:
+    tensors: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    """Our path -> the tensor, and whether it is transposed."""
+    by_shape: list[str] = field(default_factory=list)
+    """Our paths that shapes alone decided."""
+    dropped: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """Our paths without a tensor."""
+    left: list[str] = field(default_factory=list)
+    """Tensors without a path."""
+    misshapen: list[str] = field(default_factory=list)
+
+
+def read_rules(path: Path | None = None) -> list[Rule]:
+    """The rules of a JSON file, [{"pattern", "to", "transpose"}, ...]; by default those we ship.
+
+    Raises:
+      UserError: the file is none of that kind.
+    """
+    text = path.read_text("utf-8") if path else (files(__package__) / "names.json").read_text()
+    try:
+        table = json.loads(text)
+        if not isinstance(table, list):
+            raise TypeError("not a list")
+        rules = [Rule(r["pattern"], r["to"], r.get("transpose", False)) for r in table]
+        for rule in rules:
+            re.compile(rule.pattern)
+    except (ValueError, TypeError, KeyError, AttributeError, re.error) as e:
+        raise UserError(
+            f'{path}: not a table of names ({e}). It is a list of {{"pattern": ..., "to": ..., '
+            '"transpose": true or false}.'
+        ) from None
+    return rules
+
+
+def match(theirs: Shapes, ours: Shapes, rules: Sequence[Rule]) -> Matches:
+    """Pairs tensors with parameters.
+
+    Args:
+      theirs: shapes by tensor name.
+      ours: shapes by path.
+      rules: the first that fits a name decides.
+    """
+    found = Matches()
+    open_names = []
+    for name, shape in theirs.items():
+        rule = next((r for r in rules if re.fullmatch(r.pattern, name)), None)
+        if rule is None:
+            open_names.append(name)
+            continue
+        if rule.to is None:
+            found.dropped.append(name)
+            continue
+        path = re.fullmatch(rule.pattern, name).expand(rule.to)  # type: ignore[union-attr]
+        if path in found.tensors:
+            first = found.tensors[path][0]
+            raise UserError(f"{first} and {name} would both be {path}: mend the table of names.")
+        if path not in ours:
+            found.left.append(name)
+        elif (shape[::-1] if rule.transpose else shape) != ours[path]:
+            found.misshapen.append(f"{name} is {shape}, {path} is {ours[path]}")
+        else:
+            found.tensors[path] = (name, rule.transpose)
+    _by_shape(found, {n: theirs[n] for n in open_names}, ours)
+    taken = {name for name, _ in found.tensors.values()}
+    found.left += [n for n in open_names if n not in taken]
+    found.missing = [path for path in ours if path not in found.tensors]
+    return found
+
+
+def _by_shape(found: Matches, theirs: Shapes, ours: Shapes) -> None:
+    open_paths = {path: shape for path, shape in ours.items() if path not in found.tensors}
+    kinds, slots = _by_layer(theirs), _by_layer(open_paths)
+
+    def signature(members, shapes, turn):
+        return tuple(
+            sorted(
+                (layer, shapes[m][::-1] if turn(m) else shapes[m]) for layer, m in members.items()
+            )
+        )
+
+    # A kernel of PyTorch lies the other way round; all else lies as ours does.
+    wanted = collections.defaultdict(list)
+    for slot, members in slots.items():
+        wanted[signature(members, ours, transposed)].append(slot)
+    given = collections.defaultdict(list)
+    for kind, members in kinds.items():
+        given[signature(members, theirs, lambda _: False)].append(kind)
+    for key, slot in wanted.items():
+        if len(slot) == 1 and len(given.get(key, ())) == 1:
+            by_layer = kinds[given[key][0]]
+            for layer, path in slots[slot[0]].items():
+                found.tensors[path] = (by_layer[layer], transposed(path))
+                found.by_shape.append(path)
+
+
+def _by_layer(shapes: Shapes) -> dict[str, dict[int, str]]:
+    """Names of one kind, by their layer: {"layers_N/mlp/up/kernel": {0: "layers_0/...", ...}}."""
+    kinds: dict[str, dict[int, str]] = collections.defaultdict(dict)
+    for name in shapes:
+        layer = re.search(r"\d+", name)
+        kind = name[: layer.start()] + "N" + name[layer.end() :] if layer else name
+        kinds[kind][int(layer[0]) if layer else -1] = name
+    return kinds
