@@ -4,6 +4,7 @@
     python -m launch.benchmark recurrence
     python -m launch.benchmark data --data-source FILES
     python -m launch.benchmark decode --peer-griffin
+    python -m launch.benchmark torch-step
     python -m launch.benchmark answer
     python -m launch.benchmark prefix
 
@@ -54,7 +55,9 @@ class Arguments:
     """Time the project on this machine; the sides of a comparison take turns."""
 
     what: tyro.conf.Positional[
-        Literal["train-step", "recurrence", "data", "decode", "answer", "prefix", "all"]
+        Literal[
+            *("train-step", "torch-step", "recurrence", "data", "decode", "answer", "prefix", "all")
+        ]
     ]
     config: str = "hybriko_117m"
     """A name in configs/: the model of the train step."""
@@ -78,7 +81,7 @@ class Arguments:
     def __post_init__(self):
         if min(self.repeats, self.batch, self.seq_len - 1, *self.lengths) < 1:
             raise UserError("--repeats, --batch and --lengths must be 1 or more, --seq-len 2.")
-        if self.peer or self.peer_griffin:
+        if self.peer or self.peer_griffin or self.what == "torch-step":
             if common.accelerator():
                 raise UserError("The peers run on the CPU only. Set JAX_PLATFORMS=cpu to compare.")
             if not (find_spec("torch") and find_spec("transformers")):
@@ -336,10 +339,47 @@ def matmul_sides() -> tuple[dict[str, Side], float]:
     return sides, 2.0 * m * k * n
 
 
+def benchmark_torch_step(arguments: Arguments) -> dict[str, Any]:
+    """A step of the PyTorch model that exports carry, against RecurrentGemma's."""
+    from hybriko_jax.convert.hybriko import our_shapes
+
+    model = common.load_config(arguments.config).model
+    n_params = sum(math.prod(shape) for shape in our_shapes(model).values())
+    steps: dict[str, Side] = {}
+    facts: dict[str, Any] = {}
+    for name in ("HybriKo", "RecurrentGemma"):
+        shape = (arguments.batch, arguments.seq_len)
+        sides, facts[name] = in_a_process(peer_steps, name, model, n_params, *shape)
+        steps |= {side: step for side, step in sides.items() if "float32" in side}
+    samples, results = alternate(steps, arguments.repeats)
+    ours, theirs = (results[side]["median"] for side in steps)
+    rows = [(side, milliseconds(result)) for side, result in results.items()]
+    title = f"PyTorch step of {arguments.config}, {arguments.batch} x {arguments.seq_len} tokens"
+    print_table(title, ("side", "ms: median (min to max)"), rows)
+    print(f"HybriKo against RecurrentGemma: {theirs / ours:.2f}x")
+    return {"models": facts, "ratio": theirs / ours, "results": results, "samples": samples}
+
+
+def exported_model(model: HybriKoConfig) -> Any:
+    """The PyTorch model that exports carry, with random weights."""
+    import transformers  # type: ignore
+
+    from hybriko_jax.convert.remote_code import write_code
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_code(Path(folder), model)
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
+        return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=True)
+
+
 def build_peer(name: str, model: HybriKoConfig, n_params: int, seq_len: int) -> tuple[Any, dict]:
     """A peer with an MLP so wide, in steps of 16, that it has as many parameters as ours."""
     import torch  # type: ignore
     import transformers  # type: ignore
+
+    if name == "HybriKo":
+        peer = exported_model(model).train()
+        return peer, {"parameters": sum(p.numel() for p in peer.parameters())}
 
     def build(width):
         config = getattr(transformers, f"{name}Config")(
@@ -685,6 +725,7 @@ def prefix_steps(folder: str, batch: int, length: int) -> tuple[dict[str, Side],
 
 BENCHMARKS = {
     "train-step": benchmark_train_step,
+    "torch-step": benchmark_torch_step,
     "recurrence": benchmark_recurrence,
     "data": benchmark_data,
     "decode": benchmark_decode,

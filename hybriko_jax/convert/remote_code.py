@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hybriko_jax.config import HybriKoConfig
+from hybriko_jax.convert.config import to_transformers
 from hybriko_jax.convert.folder import CONFIG, SHARD_BYTES, TOKENIZER, save_folder
 from hybriko_jax.convert.tokenizer import tokenizer_files
 from hybriko_jax.convert.weights import Tensor
@@ -41,10 +43,7 @@ def save_remote_code(
       card: the model's own card; how to use the folder is added to it.
     """
     tensors = save_folder(folder, config, params, tokenizer, dtype, shard_bytes)
-    path = folder / CONFIG
-    path.write_text(json.dumps(json.loads(path.read_text()) | _CLASSES, indent=2) + "\n")
-    for name in CODE:
-        shutil.copyfile(Path(__file__).parent / "pytorch" / name, folder / name)
+    write_code(folder, config, json.loads((folder / CONFIG).read_text()))
     model = (folder / TOKENIZER).read_bytes()
     for name, content in tokenizer_files(model, config.max_seq_len).items():
         (folder / name).write_text(content, "utf-8")
@@ -54,6 +53,20 @@ def save_remote_code(
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=2) + "\n")
     (folder / "README.md").write_text(_card(card, folder, tensors, dtype), "utf-8")
     return tensors
+
+
+def write_code(
+    folder: Path, config: HybriKoConfig, described: Mapping[str, Any] | None = None
+) -> None:
+    """Writes the PyTorch code, and a config.json that names its classes.
+
+    Args:
+      described: more fields of config.json.
+    """
+    fields = {**to_transformers(config), **(described or {}), **_CLASSES}
+    (folder / CONFIG).write_text(json.dumps(fields, indent=2) + "\n")
+    for name in CODE:
+        shutil.copyfile(Path(__file__).parent / "pytorch" / name, folder / name)
 
 
 _HEAD = """---
