@@ -80,12 +80,12 @@ def call_grammar(tools: Sequence[Tool], found: Candidates) -> str:
     )
     globs = "globs" if rules["globs"] else ""
     rules["paths"] = _or("file" if files else "", globs)
-    rules["files"] = _or('paths (" " paths)*' if rules["paths"] else "", '"."')
+    rules["files"] = _or('paths (" " paths)~0..3' if rules["paths"] else "", '"."')
     for i in range(len(names)):
         others = _or(*(f for f in files if f != f"file_{i}"))
         rules[f"path_not_{i}"] = _or("place", parent, others)
         rules[f"paths_not_{i}"] = _or(others, globs)
-        more = f'paths_not_{i} (" " paths_not_{i})*' if rules[f"paths_not_{i}"] else ""
+        more = f'paths_not_{i} (" " paths_not_{i})~0..3' if rules[f"paths_not_{i}"] else ""
         rules[f"files_not_{i}"] = _or(more, '"."')
     calls = []
     for tool in tools:
@@ -149,7 +149,7 @@ def _value(schema: Mapping[str, Any], rules: Mapping[str, str]) -> str | None:
         return _string("FREE")
     if source == "options":
         choices = [c for c in (_choice(c, rules) for c in schema["choices"]) if c]
-        choices += ['flag (" " flag)*'] if rules["flag"] else []
+        choices += ['flag (" " flag)~0..3'] if rules["flag"] else []
         return _string(f"({' | '.join(choices)})")
     return _string(source) if rules[source] else None
 

@@ -185,6 +185,8 @@ def _forms(word: str) -> list[str]:
     forms = [word, trimmed]
     # Where letters or digits end and Korean begins, a particle does: orders.txt에서부터.
     if glued := re.match(r"(.*[A-Za-z0-9)\]*~/])[가-힣]+$", trimmed):
+        if _IS_FILE.fullmatch(glued[1]):
+            return [glued[1]]  # nothing follows an extension
         forms += [glued[1], _trim(glued[1])]
     if (inside := _INSIDE.search(trimmed)) and inside.start():
         forms.append(trimmed[: inside.start()])
