@@ -19,7 +19,15 @@ def config() -> RunConfig:
     return RunConfig(
         model=HybriKoConfig(dtype="bfloat16"),
         data=DataConfig(source=("sample",), held_out=0.01),
-        optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=100, final_fraction=0.05),
+        # Muon learned the held-out phrasings several times as fast as AdamW.
+        optimizer=OptimizerConfig(
+            name="muon",
+            learning_rate=1.7e-3,
+            warmup_steps=20,
+            schedule="wsd",
+            decay_fraction=1.0,
+            final_fraction=0.01,
+        ),
         train=TrainConfig(
             steps=2000,
             batch_size=8,

@@ -72,7 +72,7 @@ def test_the_snippet_of_the_card_runs_and_greedy_tokens_are_ours(exported):
     assert "안녕하세요" in ran.stdout and ran.stdout.strip().removeprefix("<s>") in ours.stdout
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float32", marks=pytest.mark.slow), "bfloat16"])
 def test_out_and_back_changes_no_bit(exported, tmp_path, dtype):
     folder, back = tmp_path / "out", tmp_path / "back"
     arguments = ("--dtype", dtype, "--max-shard-size", "8MB", "--no-verify")
@@ -92,6 +92,7 @@ def test_out_and_back_changes_no_bit(exported, tmp_path, dtype):
     assert config == first and tokenizer.digest() == first_tokenizer.digest()
 
 
+@pytest.mark.slow
 def test_the_published_layout_runs_in_a_script_of_its_own(tmp_path):
     folder = tmp_path / "published"
     out = command("export", "--checkpoint", MINI, "--format", "hybridko", "--out", folder)
