@@ -56,7 +56,14 @@ class Arguments:
 
     what: tyro.conf.Positional[
         Literal[
-            *("train-step", "torch-step", "recurrence", "data", "decode", "answer", "prefix", "all")
+            "train-step",
+            "torch-step",
+            "recurrence",
+            "data",
+            "decode",
+            "answer",
+            "prefix",
+            "all",
         ]
     ]
     config: str = "hybriko_117m"

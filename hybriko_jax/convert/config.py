@@ -71,14 +71,14 @@ def from_transformers(described: Mapping[str, Any]) -> HybriKoConfig:
     )
 
 
-def _back(table, value, name):
+def _back(table: Mapping[str, str], value: Any, name: str) -> Any:
     for ours, theirs in table.items():
         if theirs == value:
             return ours
     raise UserError(f"{name}: {value!r} is none of {', '.join(table.values())}.")
 
 
-def _shortest(kinds):
+def _shortest(kinds: tuple[Any, ...]) -> tuple[Any, ...]:
     """The shortest pattern that gives these layers when it is repeated."""
     for n in range(1, len(kinds)):
         if all(kind == kinds[i % n] for i, kind in enumerate(kinds)):

@@ -13,7 +13,7 @@ from hybriko_jax.convert.config import to_transformers
 from hybriko_jax.convert.folder import CONFIG, SHARD_BYTES, TOKENIZER, save_folder
 from hybriko_jax.convert.tokenizer import tokenizer_files
 from hybriko_jax.convert.weights import Tensor
-from hybriko_jax.tokenizer import IM_END, SentencePiece
+from hybriko_jax.tokenizer import IM_END, Tokenizer
 
 CODE = ("configuration_hybriko.py", "modeling_hybriko.py")
 _CLASSES = {
@@ -32,7 +32,7 @@ def save_remote_code(
     folder: Path,
     config: HybriKoConfig,
     params: Any,
-    tokenizer: SentencePiece,
+    tokenizer: Tokenizer,
     dtype: str,
     shard_bytes: int = SHARD_BYTES,
     card: str = "",

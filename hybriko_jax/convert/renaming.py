@@ -52,7 +52,11 @@ def read_rules(path: Path | None = None) -> list[Rule]:
     Raises:
       UserError: the file is none of that kind.
     """
-    text = path.read_text("utf-8") if path else (files(__package__) / "names.json").read_text()
+    text = (
+        path.read_text("utf-8")
+        if path
+        else (files("hybriko_jax.convert") / "names.json").read_text()
+    )
     try:
         table = json.loads(text)
         if not isinstance(table, list):

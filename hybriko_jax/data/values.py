@@ -15,7 +15,7 @@ from importlib.resources import files
 from hybriko_jax.korean import EXTENSIONS, SPOKEN_KINDS
 
 ENGLISH, KOREAN = (
-    tuple((files(__package__) / "words" / f"{name}.txt").read_text("utf-8").split())
+    tuple((files("hybriko_jax.data") / "words" / f"{name}.txt").read_text("utf-8").split())
     for name in ("english", "korean")
 )
 # Names that many folders hold, and places that many people name.
