@@ -11,7 +11,7 @@ from hybriko_jax.models import build
 from hybriko_jax.training.step import loss_sums
 
 
-@pytest.mark.parametrize("prompt", [1, 7, 20])
+@pytest.mark.parametrize("prompt", [1, 7, pytest.param(20, marks=pytest.mark.slow)])
 def test_shared_prefix_is_the_prefix_in_every_row(small, prompt):
     model, rng = build(small), np.random.default_rng(0)
     tokens = jnp.zeros((1, 1), jnp.int32)

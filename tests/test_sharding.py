@@ -60,7 +60,10 @@ def alone():
     return functools.cache(lambda config: run(config, "1"))
 
 
-@pytest.mark.parametrize("mesh", MESHES)
+# Two axes are in the third; the others run with -m slow.
+@pytest.mark.parametrize(
+    "mesh", [*MESHES[:3], *(pytest.param(m, marks=pytest.mark.slow) for m in MESHES[3:])]
+)
 def test_eight_devices_equal_one(small, alone, mesh):
     config = run_config(small)
     losses, state = run(config, mesh)

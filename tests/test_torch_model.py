@@ -59,6 +59,11 @@ SHAPES = {
 shapes = pytest.mark.parametrize("name", SHAPES)
 
 
+def some_slow(names, quick):
+    """All names, those that are not in `quick` marked slow."""
+    return [n if n in quick else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
     """The models are so small that threads would only wait for each other."""
@@ -200,7 +205,7 @@ def test_padded_packed_rows_equal_ours(name):
     check(found[:, 3:-2], our_logits(config, tokens, positions))
 
 
-@pytest.mark.parametrize("name", [n for n in VARIANTS if n not in ("silu", "relu")])
+@pytest.mark.parametrize("name", some_slow(VARIANTS, ("plain", "conv", "window")))
 def test_gradients_equal_ours(name):
     config = variant(VARIANTS, name)
     model, params = ours(config)
@@ -319,7 +324,7 @@ def left_padded(prompts):
     return rows, mask
 
 
-@shapes
+@pytest.mark.parametrize("name", some_slow(SHAPES, ("plain", "both")))
 def test_greedy_generation_equals_ours(name):
     config = variant(SHAPES, name)
     prompts = [tokens_of(1, n, seed=n)[0].tolist() for n in (1, 4, 9)]
