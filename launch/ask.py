@@ -6,9 +6,15 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hybriko_jax.errors import UserError
 from launch import common
+
+if TYPE_CHECKING:
+    import flax.linen as nn
+
+    from hybriko_jax.decode.prefix import Prefix
 
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "hybriko-mini-linuxfc"
 LONGEST = 1000  # characters of a request
@@ -35,19 +41,16 @@ def main() -> None:
     query = check(arguments.query)
     names = sorted(p.name for p in Path.cwd().iterdir()) if arguments.cwd_names else []
 
-    from hybriko_jax.decode.prefix import load_prefix
     from hybriko_jax.evaluate.function_calling import Question, predict
     from hybriko_jax.linux.argv import command_line
     from hybriko_jax.linux.tools import FINISH, call_fault
     from hybriko_jax.models import build
-    from hybriko_jax.prompts import chat_tokens
 
     try:
         loaded = common.load_checkpoint(arguments.checkpoint)
     except UserError as e:
         raise UserError(f"모델을 읽을 수 없습니다. {e}") from None
     model = build(loaded.config)
-    before = chat_tokens(loaded.tokenizer, [{"role": "system", "content": loaded.system}])[0]
     question = Question("", ({"role": "user", "content": query},), "", ())
     (answer,) = predict(
         model,
@@ -58,7 +61,7 @@ def main() -> None:
         grounded=arguments.grounded,
         names=names,
         batch_size=1,
-        prefix=load_prefix(model, loaded.params, before.tolist(), kept(arguments.checkpoint)),
+        prefix=kept_prefix(loaded, model, arguments.checkpoint),
     )
     print(answer.text)
     action, values = answer.action, answer.arguments
@@ -70,9 +73,13 @@ def main() -> None:
     print(f"\n{shown}" if action == FINISH else f"\n$ {shown}")
 
 
-def kept(checkpoint: Path) -> Path:
-    """Where the state after the system prompt is kept, beside the model."""
-    return checkpoint / "prefix.npz"
+def kept_prefix(loaded: common.Loaded, model: nn.Module, checkpoint: Path) -> Prefix:
+    """The state after the system prompt, kept beside the model once it has been run."""
+    from hybriko_jax.decode.prefix import load_prefix
+    from hybriko_jax.prompts import chat_tokens
+
+    before, _ = chat_tokens(loaded.tokenizer, [{"role": "system", "content": loaded.system}])
+    return load_prefix(model, loaded.params, before.tolist(), checkpoint / "prefix.npz")
 
 
 def check(query: str) -> str:

@@ -42,6 +42,7 @@ import tyro
 from hybriko_jax.config import DataConfig, HybriKoConfig, TokenizerConfig
 from hybriko_jax.errors import UserError
 from launch import common
+from launch.ask import SHIPPED, kept_prefix
 
 DTYPES = ("float32", "bfloat16")
 WARM_UP = 2  # rounds
@@ -371,10 +372,11 @@ def exported_model(model: HybriKoConfig) -> Any:
     """The PyTorch model that exports carry, with random weights."""
     import transformers  # type: ignore
 
+    from hybriko_jax.convert.config import to_transformers
     from hybriko_jax.convert.remote_code import write_code
 
     with tempfile.TemporaryDirectory() as folder:
-        write_code(Path(folder), model)
+        write_code(Path(folder), to_transformers(model))
         config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=True)
         return transformers.AutoModelForCausalLM.from_config(config, trust_remote_code=True)
 
@@ -623,8 +625,7 @@ REQUESTS = (
 
 def benchmark_answer(arguments: Arguments) -> dict[str, Any]:
     """Warm answers of the small model that calls tools, with the grammar and without it."""
-    folder = str(Path(__file__).parent.parent / "checkpoints" / "hybriko-mini-linuxfc")
-    sides, tokens = in_a_process(answers, folder)
+    sides, tokens = in_a_process(answers, str(SHIPPED))
     samples, results = alternate(sides, arguments.repeats)
     rows = []
     for side, result in results.items():
@@ -643,15 +644,12 @@ def benchmark_answer(arguments: Arguments) -> dict[str, Any]:
 
 def answers(folder: str) -> tuple[dict[str, Side], dict[str, int]]:
     """Answers behind the kept prefix, as launch.ask gives them."""
-    from hybriko_jax.decode.prefix import load_prefix
     from hybriko_jax.evaluate.function_calling import Question, predict
     from hybriko_jax.models import build
-    from hybriko_jax.prompts import chat_tokens
 
     loaded = common.load_checkpoint(Path(folder))
     model = build(loaded.config)
-    before = chat_tokens(loaded.tokenizer, [{"role": "system", "content": loaded.system}])[0]
-    prefix = load_prefix(model, loaded.params, before.tolist(), Path(folder) / "prefix.npz")
+    prefix = kept_prefix(loaded, model, Path(folder))
 
     def answer(query, grounded):
         question = Question("", ({"role": "user", "content": query},), "", ())

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +39,7 @@ def main() -> None:
     arguments = common.parse(Arguments, command="launch.import_torch")
 
     from hybriko_jax.convert.config import MODEL_TYPE
-    from hybriko_jax.convert.folder import CONFIG, read_config, save_folder
+    from hybriko_jax.convert.folder import CONFIG, read_config, read_fields, save_folder
     from hybriko_jax.convert.hybriko import our_shapes, parameters
     from hybriko_jax.convert.proof import MANIFEST, prove_written, write_manifest
     from hybriko_jax.convert.published import FIELDS
@@ -54,7 +53,7 @@ def main() -> None:
     if arguments.config:
         config = common.load_config(arguments.config).model
     elif (path := beside / CONFIG).exists():
-        described = json.loads(path.read_text("utf-8"))
+        described = read_fields(path)
         if described.get("model_type") == MODEL_TYPE or not set(FIELDS) <= set(described):
             config = read_config(path)
         else:
@@ -98,7 +97,7 @@ def main() -> None:
         )
     params = parameters(tensors, found.tensors)
     with new_folder(arguments.out, MANIFEST if arguments.overwrite else "") as folder:
-        written = save_folder(folder, replace(config), params, tokenizer, dtype)
+        written = save_folder(folder, config, params, tokenizer, dtype)
         if (prompt := beside / common.SYSTEM_PROMPT).exists():
             (folder / common.SYSTEM_PROMPT).write_bytes(prompt.read_bytes())
         prove_written(folder, written)

@@ -212,6 +212,14 @@ def test_a_pt_file_without_tensors_is_refused(tmp_path, content, message):
         read_weights(tmp_path / "i.pt")
 
 
+def test_a_config_that_is_no_json_is_one_line(tmp_path, params, tokenizer):
+    save_folder(tmp_path, CONFIG, params, tokenizer, "float32")
+    (tmp_path / "config.json").write_text("{")
+    out = run("--from", tmp_path, "--out", tmp_path / "out")
+    assert out.returncode == 1 and "config.json cannot be read" in out.stderr
+    assert len(out.stderr.strip().splitlines()) == 1
+
+
 def test_files_that_cannot_be_read_are_named(small, tokenizer, params, tmp_path):
     save_folder(tmp_path, CONFIG, params, tokenizer, "float32")
     for name, change, message in (

@@ -19,7 +19,7 @@ import pytest
 
 from hybriko_jax.config import HybriKoConfig
 from hybriko_jax.convert.config import to_transformers
-from hybriko_jax.convert.hybriko import our_shapes, to_torch_layout
+from hybriko_jax.convert.hybriko import our_shapes, to_torch
 from hybriko_jax.data.batch import Batch
 from hybriko_jax.decode.generate import continuations
 from hybriko_jax.models import build
@@ -91,9 +91,8 @@ def ours(config):
 
 
 def torch_layout(params):
-    paths = flax.traverse_util.flatten_dict(params, sep="/")
-    arrays = to_torch_layout({path: np.asarray(p) for path, p in paths.items()})
-    return {name: torch.from_numpy(np.array(a)) for name, a in arrays.items()}
+    tensors = to_torch(params, "float32")
+    return {name: torch.from_numpy(np.array(t.make(), order="C")) for name, t in tensors.items()}
 
 
 def theirs(config, **settings):

@@ -48,11 +48,11 @@ def save_folder(
     return tensors
 
 
-def read_config(path: Path) -> HybriKoConfig:
-    """The model that a config.json describes.
+def read_fields(path: Path) -> dict[str, Any]:
+    """What a config.json holds.
 
     Raises:
-      UserError: it cannot be read, or is of another model.
+      UserError: it cannot be read.
     """
     try:
         described = json.loads(path.read_text("utf-8"))
@@ -60,6 +60,16 @@ def read_config(path: Path) -> HybriKoConfig:
         raise UserError(f"{path} cannot be read ({e}). Give the folder of a model.") from None
     if not isinstance(described, dict):
         raise UserError(f"{path} is not the config of a model.")
+    return described
+
+
+def read_config(path: Path) -> HybriKoConfig:
+    """The model that a config.json describes.
+
+    Raises:
+      UserError: it cannot be read, or is of another model.
+    """
+    described = read_fields(path)
     try:
         return from_transformers(described)
     except UserError as e:
@@ -73,8 +83,9 @@ def load_folder(folder: Path) -> tuple[HybriKoConfig, Any, SentencePiece]:
       UserError: a file is missing, damaged, or of another model.
     """
     config, tensors = read_config(folder / CONFIG), read_weights(folder)
-    paths = {path: (torch_name(path), transposed(path)) for path in our_shapes(config)}
-    if misfits := misfitting({name: t.shape for name, t in tensors.items()}, config):
+    shapes = our_shapes(config)
+    paths = {path: (torch_name(path), transposed(path)) for path in shapes}
+    if misfits := _misfits({name: t.shape for name, t in tensors.items()}, shapes):
         raise UserError(
             f"{folder}: the weights do not fit {CONFIG}: {some(misfits)}. Export the model again, "
             "or bring it in with launch.import_torch."
@@ -82,11 +93,10 @@ def load_folder(folder: Path) -> tuple[HybriKoConfig, Any, SentencePiece]:
     return config, parameters(tensors, paths), SentencePiece(folder / TOKENIZER)
 
 
-def misfitting(found: dict[str, tuple[int, ...]], config: HybriKoConfig) -> list[str]:
-    """What is wrong with the names and shapes of tensors, each in a few words."""
+def _misfits(found, shapes):
     expected = {
         torch_name(path): shape[::-1] if transposed(path) else shape
-        for path, shape in our_shapes(config).items()
+        for path, shape in shapes.items()
     }
     return (
         [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]

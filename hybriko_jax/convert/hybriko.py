@@ -127,11 +127,3 @@ def rounded(params: Any, dtype: str) -> Any:
     tensors = to_torch(params, dtype)
     paths: Any = flax.traverse_util.flatten_dict(params, sep="/")
     return parameters(tensors, {path: (torch_name(path), transposed(path)) for path in paths})
-
-
-def to_torch_layout(ours: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Tensors by their name, from parameters by their path ("layers_0/mlp/up/kernel")."""
-    return {
-        torch_name(path): np.ascontiguousarray(p.T) if transposed(path) else p
-        for path, p in ours.items()
-    }

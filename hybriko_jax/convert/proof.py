@@ -46,7 +46,7 @@ def write_manifest(folder: Path, tensors: Mapping[str, Tensor], facts: Mapping[s
     for path in sorted(p for p in folder.iterdir() if p.is_file()):
         with path.open("rb") as file:
             digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    count = sum(int(np.prod(t.shape)) for t in tensors.values())
+    count = sum(t.size for t in tensors.values())
     content = {"parameters": count, **facts, "sha256": digests}
     (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n")
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from hybriko_jax.config import HybriKoConfig
-from hybriko_jax.convert.config import to_transformers
 from hybriko_jax.convert.folder import CONFIG, SHARD_BYTES, TOKENIZER, save_folder
 from hybriko_jax.convert.tokenizer import tokenizer_files
 from hybriko_jax.convert.weights import Tensor
@@ -43,7 +42,7 @@ def save_remote_code(
       card: the model's own card; how to use the folder is added to it.
     """
     tensors = save_folder(folder, config, params, tokenizer, dtype, shard_bytes)
-    write_code(folder, config, json.loads((folder / CONFIG).read_text()))
+    write_code(folder, json.loads((folder / CONFIG).read_text()))
     model = (folder / TOKENIZER).read_bytes()
     for name, content in tokenizer_files(model, config.max_seq_len).items():
         (folder / name).write_text(content, "utf-8")
@@ -55,16 +54,13 @@ def save_remote_code(
     return tensors
 
 
-def write_code(
-    folder: Path, config: HybriKoConfig, described: Mapping[str, Any] | None = None
-) -> None:
+def write_code(folder: Path, described: Mapping[str, Any]) -> None:
     """Writes the PyTorch code, and a config.json that names its classes.
 
     Args:
-      described: more fields of config.json.
+      described: the other fields of config.json; see `config.to_transformers`.
     """
-    fields = {**to_transformers(config), **(described or {}), **_CLASSES}
-    (folder / CONFIG).write_text(json.dumps(fields, indent=2) + "\n")
+    (folder / CONFIG).write_text(json.dumps({**described, **_CLASSES}, indent=2) + "\n")
     for name in CODE:
         shutil.copyfile(Path(__file__).parent / "pytorch" / name, folder / name)
 
@@ -96,5 +92,5 @@ every file.
 
 
 def _card(card, folder, tensors, dtype):
-    parameters = sum(t.nbytes // (4 if t.dtype == "float32" else 2) for t in tensors.values())
+    parameters = sum(t.size for t in tensors.values())
     return (card or _HEAD).rstrip() + "\n" + _USE.format(parameters=parameters, dtype=dtype)

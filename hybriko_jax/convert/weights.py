@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pickle
 from collections.abc import Callable, Iterable, Mapping
@@ -34,18 +35,19 @@ class Tensor:
     make: Callable[[], np.ndarray]
 
     @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * DTYPES[self.dtype].itemsize
+        return self.size * DTYPES[self.dtype].itemsize
 
 
-def write_weights(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int) -> list[Path]:
-    """Writes tensors one after the other, so that one at a time is in memory.
+def write_weights(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int) -> None:
+    """Writes model.safetensors, or shards and their index; one tensor at a time is in memory.
 
     Args:
       shard_bytes: a file holds no more, but for a tensor that is larger by itself.
-
-    Returns:
-      The files: model.safetensors, or the shards and their index.
     """
     shards: list[dict[str, Tensor]] = [{}]
     for name, tensor in tensors.items():
@@ -54,16 +56,14 @@ def write_weights(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int)
         shards[-1][name] = tensor
     if len(shards) == 1:
         _write_safetensors(folder / WEIGHTS, shards[0])
-        return [folder / WEIGHTS]
+        return
     index: dict[str, Any] = {"metadata": {}, "weight_map": {}}
     index["metadata"]["total_size"] = sum(t.nbytes for t in tensors.values())
-    files = []
     for n, shard in enumerate(shards, 1):
-        files.append(folder / f"model-{n:05}-of-{len(shards):05}.safetensors")
-        _write_safetensors(files[-1], shard)
-        index["weight_map"] |= dict.fromkeys(shard, files[-1].name)
+        name = f"model-{n:05}-of-{len(shards):05}.safetensors"
+        _write_safetensors(folder / name, shard)
+        index["weight_map"] |= dict.fromkeys(shard, name)
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
-    return [*files, folder / INDEX]
 
 
 def _write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -130,10 +130,6 @@ def _index(path):
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     codes = {code: dtype for dtype, code in _CODES.items()}
-
-    def get(name):
-        return lambda: safe_open(path, "np").get_tensor(name)
-
     try:
         file: Any = safe_open(path, "np")
         described = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -145,7 +141,11 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
             raise UserError(
                 f"{path}: {name} is {part.get_dtype()}; {', '.join(codes)} can be read."
             )
-        found[name] = Tensor(tuple(part.get_shape()), codes[part.get_dtype()], get(name))
+        found[name] = Tensor(
+            tuple(part.get_shape()),
+            codes[part.get_dtype()],
+            functools.partial(file.get_tensor, name),
+        )
     return found
 
 
