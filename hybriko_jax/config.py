@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import json
 import math
+import re
 import types
 import typing
 from dataclasses import dataclass, field
@@ -108,6 +109,109 @@ class HybriKoConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GPTNeoXConfig:
+    """A GPT-NeoX language model (arXiv:2204.06745); defaults are Polyglot-ko-1.3B."""
+
+    vocab_size: int = 30_080
+    """V, rows of the embedding; the tokenizer may have fewer pieces."""
+    d_model: int = 2048
+    """D, width of the residual stream."""
+    n_layers: int = 24
+    n_heads: int = 16
+    """H."""
+    d_ff: int = 8192
+    """F, width of the MLP."""
+    activation: Literal["gelu", "gelu_tanh", "relu", "silu"] = "gelu"
+    """gelu is exact, gelu_tanh its approximation."""
+    rotary_fraction: float = 0.5
+    """Share of a head's channels that RoPE turns; the first ones."""
+    rope_theta: float = 10_000.0
+    max_seq_len: int = 2048
+    """Most tokens that a query sees, itself included, and the longest training row."""
+    parallel_residual: bool = True
+    """Attention and MLP read the same input; else the MLP reads what attention added to."""
+    attention_bias: bool = True
+    tie_embeddings: bool = False
+    norm_eps: float = 1e-5
+
+    dtype: Literal["float32", "bfloat16"] = field(default="float32", metadata=_COMPUTE)
+    """Operands of the matrix products; sums and parameters that are trained are float32."""
+    remat: bool = field(default=False, metadata=_COMPUTE)
+    """Recompute each block in the backward pass instead of keeping its activations."""
+
+    def __post_init__(self):
+        for name in ("vocab_size", "d_model", "n_layers", "n_heads", "d_ff", "max_seq_len"):
+            _require(getattr(self, name) > 0, self, name, "must be positive")
+        if self.d_model % self.n_heads:
+            raise UserError(f"d_model={self.d_model} must be a multiple of n_heads={self.n_heads}.")
+        _require(0 < self.rotary_fraction <= 1, self, "rotary_fraction", "must be in (0, 1]")
+        if self.rotary_size < 2 or self.rotary_size % 2:
+            raise UserError(
+                f"rotary_fraction={self.rotary_fraction} of a head of {self.head_size} channels is "
+                f"{self.rotary_size}, which must be even: RoPE turns channels in pairs."
+            )
+
+    @property
+    def head_size(self) -> int:
+        """K."""
+        return self.d_model // self.n_heads
+
+    @property
+    def rotary_size(self) -> int:
+        """Channels of a head that RoPE turns."""
+        return int(self.rotary_fraction * self.head_size)
+
+    @property
+    def window(self) -> int:
+        """How far attention looks back, in tokens, the query itself included."""
+        return self.max_seq_len
+
+    @property
+    def logits_soft_cap(self) -> None:
+        """Logits are not capped."""
+
+
+ModelConfig = HybriKoConfig | GPTNeoXConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRAConfig:
+    """Low-rank adapters (arXiv:2106.09685), the only thing that is trained where they are used."""
+
+    rank: int = 8
+    """R."""
+    alpha: float = 32.0
+    """The product of the two factors is scaled by alpha / rank."""
+    dropout: float = 0.0
+    """Of the adapters' input, in training."""
+    targets: str = "query_key_value"
+    """A regular expression; adapted is every matrix whose path it is found in, such as
+    layers_0/attention/query_key_value/kernel."""
+    rslora: bool = False
+    """Scale by alpha / sqrt(rank) instead (arXiv:2312.03732)."""
+    base: str = ""
+    """What is adapted: a model's folder, a run's workdir, or a name on the Hugging Face Hub."""
+    precision: Literal["float32", "bfloat16", "nf4"] = "float32"
+    """How the base is kept; nf4 quantises the layers' matrices (QLoRA, arXiv:2305.14314) and keeps
+    embedding and head in bfloat16."""
+
+    def __post_init__(self):
+        _require(self.rank > 0, self, "rank", "must be positive")
+        _require(self.alpha > 0, self, "alpha", "must be positive")
+        _require(0 <= self.dropout < 1, self, "dropout", "must be in [0, 1)")
+        try:
+            re.compile(self.targets)
+        except re.error as e:
+            raise UserError(
+                f"lora.targets={self.targets!r} is no regular expression ({e})."
+            ) from None
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
     path: str | None = None
     """A SentencePiece model. None trains one on the data, in the workdir."""
@@ -187,6 +291,8 @@ class OptimizerConfig:
 class TrainConfig:
     steps: int = 1000
     """Optimizer steps."""
+    epochs: float | None = None
+    """Passes over the data; counts the steps where it is given."""
     batch_size: int = 16
     """B, rows of a step over all devices."""
     seq_len: int = 512
@@ -214,6 +320,8 @@ class TrainConfig:
             *("eval_every", "eval_batches", "save_every", "keep_last", "log_every"),
         ):
             _require(getattr(self, name) > 0, self, name, "must be positive")
+        if self.epochs is not None:
+            _require(self.epochs > 0, self, "epochs", "must be positive")
         if self.batch_size % self.accumulation:
             raise UserError(
                 f"train.batch_size={self.batch_size} must be a multiple of "
@@ -225,11 +333,13 @@ class TrainConfig:
 class RunConfig:
     """All that decides a training run, except the machine it runs on."""
 
-    model: HybriKoConfig = field(default_factory=HybriKoConfig)
+    model: ModelConfig = field(default_factory=HybriKoConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    lora: LoRAConfig | None = None
+    """Train adapters only; None trains all parameters."""
 
     def __post_init__(self):
         if self.train.seq_len > self.model.max_seq_len:
@@ -293,8 +403,10 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     return f" Did you mean {near[0]}?" if near else f" Known: {', '.join(known)}."
 
 
-def model_differences(old: HybriKoConfig, new: HybriKoConfig) -> list[str]:
+def model_differences(old: ModelConfig, new: ModelConfig) -> list[str]:
     """'field: old -> new' for every field that decides which parameters a model has."""
+    if type(old) is not type(new):
+        return [f"model: {type(old).__name__} -> {type(new).__name__}"]
     return [
         f"model.{f.name}: {getattr(old, f.name)} -> {getattr(new, f.name)}"
         for f in dataclasses.fields(old)
@@ -307,6 +419,14 @@ def _require(ok: bool, config: Any, name: str, rule: str) -> None:
         raise UserError(f"{type(config).__name__}.{name}={getattr(config, name)} {rule}.")
 
 
+def _member(kinds: tuple[Any, ...], value: Any) -> Any:
+    """The member of a union that has all the fields of a value; the first where none has."""
+    for kind in kinds:
+        if dataclasses.is_dataclass(kind) and set(value) <= set(typing.get_type_hints(kind)):
+            return kind
+    return kinds[0]
+
+
 def _build(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
@@ -317,7 +437,9 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         return make(**{k: _build(hints[k], v, f"{where}.{k}") for k, v in value.items()})
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
-        return None if value is None else _build(typing.get_args(kind)[0], value, where)
+        return (
+            None if value is None else _build(_member(typing.get_args(kind), value), value, where)
+        )
     if origin is tuple:
         return tuple(_build(typing.get_args(kind)[0], v, where) for v in value)
     return value

@@ -1,13 +1,16 @@
-"""Conversations as text and tokens: ChatML, and the Thought / Action / Action Input of a call."""
+"""Prompts as text and tokens: ChatML, Thought / Action / Action Input of a call, translation."""
 
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from hybriko_jax.errors import UserError
 from hybriko_jax.tokenizer import IM_END, IM_START, Tokenizer
 
 Message = Mapping[str, str]
@@ -15,6 +18,11 @@ Message = Mapping[str, str]
 
 COMPACT = "요청을 리눅스 도구 호출로 바꾼다."
 FULL = "다음 도구를 쓸 수 있다. Thought, Action, Action Input 순서로 답한다.\n"
+
+LANGUAGES = {"ko": "한국어", "en": "영어", "ja": "일본어"}
+"""What a translation prompt calls the languages."""
+END = "</끝>"
+"""Ends both texts of a translation."""
 
 
 def system_prompt(kind: Literal["full", "compact"], schemas: Sequence[Mapping[str, Any]]) -> str:
@@ -77,3 +85,92 @@ def chat_tokens(
 def answer_header(tokenizer: Tokenizer) -> list[int]:
     """The tokens after which the assistant speaks."""
     return [tokenizer.control_id(IM_START), *tokenizer.encode("assistant\n")]
+
+
+class Translation(NamedTuple):
+    """A text, its translation, and the languages of the two: keys of `LANGUAGES`."""
+
+    source_text: str
+    target_text: str
+    source: str
+    target: str
+
+
+def translation_prompt(text: str, source: str, target: str) -> str:
+    """What stands before a translation: "### 영어: TEXT</끝>\\n### 한국어:".
+
+    The text is put in NFC. A </끝> typed in it would end it early, so it is written <\\/끝>, as
+    JSON writes </script> inside HTML: visible, and undone by `parse_translation` where the model
+    copies it. A <\\/끝> gets one more backslash, so that both come back as they were.
+
+    Raises:
+      UserError: a language that has no name in `LANGUAGES`, or twice the same.
+
+    Source: Gugugo, github.com/jwj7140/Gugugo, GugugoTrain.ipynb.
+    """
+    for language in (source, target):
+        if language not in LANGUAGES:
+            raise UserError(
+                f"language {language!r} is not one of {', '.join(LANGUAGES)}, which the "
+                "translation prompts name."
+            )
+    if source == target:
+        raise UserError(f"source and target are both {source!r}. Give two languages.")
+    return f"### {LANGUAGES[source]}: {_escaped(text)}{END}\n### {LANGUAGES[target]}:"
+
+
+def translation_answer(text: str) -> str:
+    """What the model says behind a prompt: " TEXT</끝>", the text as in `translation_prompt`."""
+    return f" {_escaped(text)}{END}"
+
+
+def parse_translation(answer: str) -> str:
+    """The text of an answer; all there is where it was cut off before its </끝>."""
+    return re.sub(r"<\\(\\*)/끝>", r"<\1/끝>", answer.partition(END)[0].removeprefix(" "))
+
+
+def _escaped(text: str) -> str:
+    # NFC first: a decomposed 끝 would become one only in the tokenizer.
+    return re.sub(r"<(\\*)/끝>", r"<\\\1/끝>", unicodedata.normalize("NFC", text))
+
+
+def translation_tokens(
+    tokenizer: Tokenizer, source_text: str, target_text: str, source: str, target: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of a prompt and its answer, and which of them the model says.
+
+    Prompt, answer and the </끝> that ends the answer are tokenized each by itself: the first
+    boundary is the one that decoding makes, and the end is always the same tokens. In one piece
+    with the answer it could share a token with its last character (".</"): Gugugo, trained so,
+    stops on several spellings.
+
+    A start token comes first where the tokenizer has one (bos_id >= 0).
+
+    Returns:
+      tokens_L, int32, and said_L, bool: the answer with its </끝>.
+
+    Raises:
+      UserError: as `translation_prompt`.
+    """
+    translation = Translation(source_text, target_text, source, target)
+    return translation_tokens_batch(tokenizer, [translation])[0]
+
+
+def translation_tokens_batch(
+    tokenizer: Tokenizer, translations: Sequence[Translation]
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """`translation_tokens` of each; many at a time are faster."""
+    prompts = [translation_prompt(t.source_text, t.source, t.target) for t in translations]
+    answers = [translation_answer(t.target_text).removesuffix(END) for t in translations]
+    bos = tokenizer.bos_id
+    begin = [] if bos is None or bos < 0 else [bos]
+    end = tokenizer.encode(END)
+    return [
+        (
+            np.array([*begin, *prompt, *answer, *end], np.int32),
+            np.repeat([False, True], [len(begin) + len(prompt), len(answer) + len(end)]),
+        )
+        for prompt, answer in zip(
+            tokenizer.encode_batch(prompts), tokenizer.encode_batch(answers), strict=True
+        )
+    ]

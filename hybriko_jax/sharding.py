@@ -3,7 +3,7 @@
 Axis letters: B batch, L time, M key time, D model width, V vocabulary, F feed-forward,
 U gate input (a kernel may not name one axis twice), H query heads x head size, G kv heads x
 head size, W recurrence width, A width of activations, X vocabulary in use, C taps of the
-convolution.
+convolution, R rank of an adapter.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ AXIS_RULES = (
     ("L", ()),
     ("A", ()),  # width of activations
     ("C", ()),  # taps of the convolution
+    ("R", ()),  # rank of an adapter
 )
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar, Protocol, cast
 
 import numpy as np
 import sentencepiece as spm
+import tokenizers
+from tokenizers import models, pre_tokenizers
 
 from hybriko_jax.errors import UserError
 from hybriko_jax.files import write_file
@@ -22,8 +25,14 @@ SPACE = "\u2581"  # how SentencePiece writes a space
 
 
 class Tokenizer(Protocol):
-    """What data, decoding and evaluation ask of a tokenizer."""
+    """What data, decoding and evaluation ask of a tokenizer.
 
+    FILE is the name it is saved under. eos_id and pad_id are always ids; bos_id is -1 where texts
+    begin with no token of their own. Where no token is there for padding, pad_id is eos_id: losses
+    and positions mask it, whatever it is.
+    """
+
+    FILE: ClassVar[str]
     vocab_size: int
     pad_id: int
     bos_id: int
@@ -48,6 +57,8 @@ class SentencePiece:
     Raises:
       UserError: the file is missing or is not a SentencePiece model.
     """
+
+    FILE: ClassVar[str] = "tokenizer.model"
 
     def __init__(self, model: Path | str | bytes):
         try:
@@ -115,6 +126,200 @@ class SentencePiece:
 
     def save(self, path: Path) -> None:
         write_file(path, self._model)
+
+
+# How the two kinds of tokenizer.json write a single byte. In byte-level files the bytes that print
+# stand for themselves, and the others, in order, are the letters from U+0100 on.
+_LETTERS = sorted(pre_tokenizers.ByteLevel.alphabet())
+_BYTE_LEVEL = dict(
+    zip(_LETTERS, sorted(range(256), key=lambda b: (chr(b) not in _LETTERS, b)), strict=True)
+)
+_BYTE_FALLBACK = {f"<0x{b:02X}>": b for b in range(256)}
+
+
+class TokenizerJson:
+    """A tokenizer.json of the tokenizers library, byte-level or with byte fallback.
+
+    A byte-level file gives decode(encode(text)) == text for every text, but for what its own
+    normalizer rewrites (NFC, if any). So characters are kept that the file would drop, such as the
+    U+0CF1 of Polyglot-ko, and no space is put before a text. All other ids are those of
+    transformers with split_special_tokens=True. With byte fallback the file is taken as it is.
+
+    Special tokens (<|endoftext|>, ...) typed in a text are spelled out in ordinary pieces; only
+    `control_id` gives their ids. Ids beyond the vocabulary, which a padded embedding has, spell
+    nothing.
+
+    Args:
+      file: a path, or what the file holds.
+      eos_id, bos_id, pad_id: eos_token_id, ... of the model's config.json, which the file does not
+        know; None or -1 where there is none. Texts and answers end in eos_id, so it must be one.
+
+    Raises:
+      UserError: the file is missing or damaged, cannot spell every byte, or lacks a special id.
+    """
+
+    FILE: ClassVar[str] = "tokenizer.json"
+
+    def __init__(
+        self,
+        file: Path | str | bytes,
+        *,
+        eos_id: int | None,
+        bos_id: int | None = None,
+        pad_id: int | None = None,
+    ):
+        name = self.FILE if isinstance(file, bytes) else file
+        try:
+            self._file = file if isinstance(file, bytes) else Path(file).read_bytes()
+            self._tokenizer = tokenizers.Tokenizer.from_buffer(self._file)
+        except (OSError, ValueError) as e:
+            raise UserError(
+                f"{name}: not a tokenizer.json that can be read ({e}). Take it again from where "
+                "the model comes from."
+            ) from None
+        self._byte_level = "ByteLevel" in str(self._tokenizer.decoder)
+        self._check_bytes(name)
+        self._check_special_ids(name, eos=eos_id, bos=bos_id, pad=pad_id)
+        self.eos_id: int = cast(int, eos_id)
+        self.bos_id: int = -1 if bos_id is None else bos_id
+        self.pad_id: int = self.eos_id if pad_id is None or pad_id == -1 else pad_id
+        _take_texts_whole(self._tokenizer, self._byte_level)
+        # Some files do not say that it is special.
+        self._tokenizer.add_special_tokens([self._tokenizer.id_to_token(self.eos_id)])
+        added = self._tokenizer.get_added_tokens_decoder()
+        self.controls = {token.content: i for i, token in added.items() if token.special}
+        self._spelled = {i: self._spell(piece) for piece, i in self._tokenizer.get_vocab().items()}
+        self._spelled |= {i: b"" if t.special else t.content.encode() for i, t in added.items()}
+        # More than the library counts where ids leave gaps.
+        self.vocab_size: int = max(self._spelled) + 1
+
+    def _check_bytes(self, name: Path | str) -> None:
+        letters = _BYTE_LEVEL if self._byte_level else _BYTE_FALLBACK
+        if self._tokenizer.decoder is None or letters.keys() - self._tokenizer.get_vocab().keys():
+            raise UserError(
+                f"{name}: not every text can be spelled, since not each of the 256 bytes has a "
+                "piece. Give a byte-level tokenizer, or one with byte fallback."
+            )
+
+    def _check_special_ids(self, name: Path | str, **ids: int | None) -> None:
+        if ids["eos"] in (None, -1):
+            raise UserError(
+                f"{name}: the eos_token_id of the model, in which texts end, is not known. Put it "
+                "in the config.json beside the file."
+            )
+        known = self._tokenizer.get_vocab().values()
+        for kind, i in ids.items():
+            if i not in (None, -1) and i not in known:
+                raise UserError(
+                    f"{kind}_token_id={i} is none of the {len(known)} ids of {name}. Take "
+                    "config.json and tokenizer.json from one model."
+                )
+
+    def _spell(self, piece: str) -> bytes:
+        if not self._byte_level:
+            if piece in _BYTE_FALLBACK:
+                return bytes([_BYTE_FALLBACK[piece]])
+            # Behind another piece: of the first one a decoder may take the space off.
+            return self._tokenizer.decoder.decode(["a", piece]).removeprefix("a").encode()
+        try:
+            return bytes(_BYTE_LEVEL[c] for c in piece)
+        except KeyError:
+            return piece.encode()  # put in by hand: the library, too, takes it literally
+
+    def encode(self, text: str) -> list[int]:
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [e.ids for e in encoded]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        if not self._byte_level:
+            return self._tokenizer.decode([int(i) for i in ids])
+        # The library takes letters of added tokens for bytes (huggingface/tokenizers#1392).
+        return b"".join(self._spelled.get(int(i), b"") for i in ids).decode("utf-8", "replace")
+
+    def control_id(self, symbol: str) -> int:
+        """Id of a special token.
+
+        Raises:
+          KeyError: the tokenizer has no such token.
+        """
+        return self.controls[symbol]
+
+    def pieces(self) -> list[bytes]:
+        """What each id spells; nothing for special tokens."""
+        return [self._spelled.get(i, b"") for i in range(self.vocab_size)]
+
+    def token_bytes(self) -> np.ndarray:
+        """UTF-8 bytes that each id spells; 0 for special tokens."""
+        return np.array([len(piece) for piece in self.pieces()], np.int32)
+
+    def digest(self) -> str:
+        """Short hash of file and special ids: equal digests tokenize, begin and end equally."""
+        ids = f"{self.pad_id} {self.bos_id} {self.eos_id}"
+        return hashlib.sha256(self._file + ids.encode()).hexdigest()[:16]
+
+    def save(self, path: Path) -> None:
+        write_file(path, self._file)
+
+
+def _take_texts_whole(tokenizer: tokenizers.Tokenizer, byte_level: bool) -> None:
+    """Switches off what a file may do to a text besides cutting it, always in the same way."""
+    tokenizer.encode_special_tokens = True  # as ordinary text, that is
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if isinstance(tokenizer.model, models.BPE):
+        tokenizer.model.dropout = None
+    if not byte_level:
+        return
+    steps: Any = tokenizer.pre_tokenizer
+    for step in steps if isinstance(steps, pre_tokenizers.Sequence) else [steps]:
+        if isinstance(step, pre_tokenizers.Split) and step.behavior == "removed":
+            step.behavior = "isolated"
+        if isinstance(step, pre_tokenizers.ByteLevel):
+            step.add_prefix_space = False
+
+
+def load_tokenizer(
+    folder: Path,
+    *,
+    eos_id: int | None = None,
+    bos_id: int | None = None,
+    pad_id: int | None = None,
+) -> Tokenizer:
+    """The tokenizer of a folder: tokenizer.model if it is there, else tokenizer.json.
+
+    Args:
+      folder: a run's workdir, or a model in the format of transformers.
+      eos_id, bos_id, pad_id: special ids of tokenizer.json, -1 for none; those that are None are
+        eos_token_id, ... of the folder's config.json, if it has one. A tokenizer.model has its own.
+
+    Raises:
+      UserError: the folder holds neither file, or one that cannot be read.
+    """
+    if (folder / SentencePiece.FILE).exists():
+        return SentencePiece(folder / SentencePiece.FILE)
+    file = folder / TokenizerJson.FILE
+    if not file.exists():
+        raise UserError(
+            f"{folder} holds neither {SentencePiece.FILE} nor {TokenizerJson.FILE}. Give the "
+            "workdir of a run or the folder of a model."
+        )
+    fields = _fields(folder / "config.json")
+    given = {"eos": eos_id, "bos": bos_id, "pad": pad_id}
+    ids = {f"{k}_id": fields.get(f"{k}_token_id") if i is None else i for k, i in given.items()}
+    return TokenizerJson(file, **ids)
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_bytes()) if path.exists() else {}
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path} cannot be read ({e}). Give the folder of a model.") from None
+    if not isinstance(fields, dict):
+        raise UserError(f"{path} is not the config of a model.")
+    return fields
 
 
 def train_sentencepiece(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybriko_jax.errors import UserError
-from launch import common
+from launch import common, load
 
 if TYPE_CHECKING:
     import flax.linen as nn
@@ -47,7 +47,7 @@ def main() -> None:
     from hybriko_jax.models import build
 
     try:
-        loaded = common.load_checkpoint(arguments.checkpoint)
+        loaded = load.checkpoint(arguments.checkpoint)
     except UserError as e:
         raise UserError(f"모델을 읽을 수 없습니다. {e}") from None
     model = build(loaded.config)
@@ -73,7 +73,7 @@ def main() -> None:
     print(f"\n{shown}" if action == FINISH else f"\n$ {shown}")
 
 
-def kept_prefix(loaded: common.Loaded, model: nn.Module, checkpoint: Path) -> Prefix:
+def kept_prefix(loaded: load.Loaded, model: nn.Module, checkpoint: Path) -> Prefix:
     """The state after the system prompt, kept beside the model once it has been run."""
     from hybriko_jax.decode.prefix import load_prefix
     from hybriko_jax.prompts import chat_tokens

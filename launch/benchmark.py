@@ -7,6 +7,7 @@
     python -m launch.benchmark torch-step
     python -m launch.benchmark answer
     python -m launch.benchmark prefix
+    python -m launch.benchmark lora --batch 1 --seq-len 256 --repeats 3
 
 The sides of a comparison take turns, A B A B ..., and while one runs the others sleep, so that
 whatever else the machine does falls on all alike; medians are compared. Each model has a process
@@ -41,7 +42,7 @@ import tyro
 
 from hybriko_jax.config import DataConfig, HybriKoConfig, TokenizerConfig
 from hybriko_jax.errors import UserError
-from launch import common
+from launch import common, load
 from launch.ask import SHIPPED, kept_prefix
 
 DTYPES = ("float32", "bfloat16")
@@ -64,6 +65,7 @@ class Arguments:
             "decode",
             "answer",
             "prefix",
+            "lora",
             "all",
         ]
     ]
@@ -83,13 +85,17 @@ class Arguments:
     """T of the recurrence."""
     data_source: tuple[str, ...] = ("sample",)
     """What the input pipeline reads, as --data.source of launch.pretrain."""
+    base: Path | None = None
+    """A GPT-NeoX folder, the base of the LoRA step. None makes one of gugugo_v09's shape."""
+    precisions: tuple[Literal["float32", "bfloat16", "nf4"], ...] = ("float32", "bfloat16", "nf4")
+    """How the base of the LoRA step is kept."""
     json: Path | None = None
     """Also write every sample, the machine and the command to this file."""
 
     def __post_init__(self):
         if min(self.repeats, self.batch, self.seq_len - 1, *self.lengths) < 1:
             raise UserError("--repeats, --batch and --lengths must be 1 or more, --seq-len 2.")
-        if self.peer or self.peer_griffin or self.what == "torch-step":
+        if self.peer or self.peer_griffin or self.what in ("torch-step", "lora"):
             if common.accelerator():
                 raise UserError("The peers run on the CPU only. Set JAX_PLATFORMS=cpu to compare.")
             if not (find_spec("torch") and find_spec("transformers")):
@@ -349,7 +355,7 @@ def matmul_sides() -> tuple[dict[str, Side], float]:
 
 def benchmark_torch_step(arguments: Arguments) -> dict[str, Any]:
     """A step of the PyTorch model that exports carry, against RecurrentGemma's."""
-    from hybriko_jax.convert.hybriko import our_shapes
+    from hybriko_jax.convert.parameters import our_shapes
 
     model = common.load_config(arguments.config).model
     n_params = sum(math.prod(shape) for shape in our_shapes(model).values())
@@ -373,7 +379,7 @@ def exported_model(model: HybriKoConfig) -> Any:
     import transformers  # type: ignore
 
     from hybriko_jax.convert.config import to_transformers
-    from hybriko_jax.convert.remote_code import write_code
+    from hybriko_jax.convert.transformers_folder import write_code
 
     with tempfile.TemporaryDirectory() as folder:
         write_code(Path(folder), to_transformers(model))
@@ -647,7 +653,7 @@ def answers(folder: str) -> tuple[dict[str, Side], dict[str, int]]:
     from hybriko_jax.evaluate.function_calling import Question, predict
     from hybriko_jax.models import build
 
-    loaded = common.load_checkpoint(Path(folder))
+    loaded = load.checkpoint(Path(folder))
     model = build(loaded.config)
     prefix = kept_prefix(loaded, model, Path(folder))
 
@@ -697,7 +703,7 @@ def prefix_steps(folder: str, batch: int, length: int) -> tuple[dict[str, Side],
     from hybriko_jax.prompts import chat_tokens, system_prompt
     from hybriko_jax.training.step import loss_sums
 
-    loaded = common.load_checkpoint(Path(folder))
+    loaded = load.checkpoint(Path(folder))
     model, params = build(replace(loaded.config, max_seq_len=4096)), loaded.params
     system = system_prompt("full", [tool.schema for tool in TOOLS])
     message = {"role": "system", "content": system}
@@ -728,6 +734,149 @@ def prefix_steps(folder: str, batch: int, length: int) -> tuple[dict[str, Side],
     return sides, {"prompt": len(prefix_P)}
 
 
+# --- lora ---
+
+
+def benchmark_lora(arguments: Arguments) -> dict[str, Any]:
+    """A step of launch.lora on a GPT-NeoX, against PEFT's (and bitsandbytes')."""
+    report: dict[str, Any] = {}
+    rows = []
+    B, L = arguments.batch, arguments.seq_len
+    with tempfile.TemporaryDirectory() as folder:
+        base = str(arguments.base or write_base(Path(folder)))
+        for precision in arguments.precisions:
+            steps, peaks, loading = {}, {}, {}
+            for name, make in (("ours", our_lora_step), ("peft", peft_step)):
+                sides, loading[name] = in_a_process(make, f"{name} {precision}", base, B, L)
+                steps[name], peaks[name] = sides["step"], sides["peak"]
+            samples, results = alternate(steps, arguments.repeats)
+            ratio = results["ours"]["median"] / results["peft"]["median"]
+            training = {name: peak() for name, peak in peaks.items()}
+            for name, result in results.items():
+                memory = f"{loading[name]:.2f}", f"{training[name]:.2f}"
+                rows.append((f"{name} {precision}", milliseconds(result), *memory))
+            rows.append(("ours over peft", f"{ratio:.2f}x", "", ""))
+            peak_gib = {"loading": loading, "training": training}
+            report[precision] = {"ratio": ratio, "peak_gib": peak_gib, "results": results}
+            report[precision]["samples"] = samples
+    columns = ("side", "ms: median (min to max)", "peak GiB, loading", "training")
+    print_table(f"LoRA step, {B} x {L} tokens, loss on half of them", columns, rows)
+    return report
+
+
+def write_base(folder: Path) -> Path:
+    """A folder of transformers: gugugo_v09's shape, with random weights in bfloat16."""
+    import torch  # type: ignore
+    import transformers  # type: ignore
+
+    from hybriko_jax.convert.config import to_transformers
+
+    described = to_transformers(common.load_config("gugugo_v09").model)
+    torch.set_default_dtype(torch.bfloat16)
+    config = transformers.GPTNeoXConfig(**described)
+    transformers.GPTNeoXForCausalLM(config).save_pretrained(folder)
+    torch.set_default_dtype(torch.float32)
+    return folder
+
+
+def peak_gib() -> float:
+    """The most memory that this process has held since `forget_peak`."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 2**20
+
+
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def lora_rows(vocab_size: int, batch: int, seq_len: int) -> np.ndarray:
+    """Random tokens_BL; the second half of a row is the answer."""
+    return np.random.default_rng(0).integers(4, vocab_size, (batch, seq_len))
+
+
+def our_lora_step(name: str, base: str, batch: int, seq_len: int) -> tuple[dict[str, Side], float]:
+    """A step of launch.lora, and GiB at most while the base was loaded."""
+    import jax
+
+    from hybriko_jax.convert.folder import load_weights
+    from hybriko_jax.data.batch import Batch
+    from hybriko_jax.models import build
+    from hybriko_jax.sharding import batch_sharding, make_mesh
+    from hybriko_jax.training.optimizer import make_optimizer
+    from hybriko_jax.training.state import abstract_state, place_frozen
+    from hybriko_jax.training.train import compile_step
+
+    precision: Any = name.split()[1]
+    run = common.load_config("gugugo_v09")
+    dtype = "float32" if precision == "float32" else "bfloat16"
+    mesh, tx = make_mesh("1"), make_optimizer(run.optimizer, 1000)
+    config, params = load_weights(Path(base), precision)
+    model = build(replace(config, dtype=dtype, remat=precision == "nf4"))
+    frozen = place_frozen(model, [params], mesh)
+    del params
+    loading = peak_gib()
+    forget_peak()
+    train = replace(run.train, epochs=None, batch_size=batch, seq_len=seq_len, accumulation=1)
+    run = replace(run, model=model.config, train=train)
+    tokens_BL = lora_rows(config.vocab_size, batch, seq_len).astype(np.int32)
+    positions_BL = np.tile(np.arange(seq_len, dtype=np.int32), (batch, 1))
+    data = Batch(tokens_BL, positions_BL, positions_BL >= seq_len // 2)
+    data = jax.device_put(data, batch_sharding(mesh))
+    with jax.set_mesh(mesh):
+        abstract, init = abstract_state(model, tx, 0, mesh, run.lora)
+        compiled = compile_step(model, tx, run, abstract, mesh, frozen=frozen)
+        state = init()
+
+    def step():
+        nonlocal state
+        state, measured = compiled(state, data, frozen)
+        return measured
+
+    return {"step": timed(step), "peak": peak_gib}, loading
+
+
+def peft_step(name: str, base: str, batch: int, seq_len: int) -> tuple[dict[str, Side], float]:
+    """The same by transformers and PEFT, in eager PyTorch."""
+    import peft  # type: ignore
+    import torch  # type: ignore
+    import transformers  # type: ignore
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    precision, lora = name.split()[1], common.load_config("gugugo_v09").lora
+    how: dict[str, Any] = {"dtype": torch.float32 if precision == "float32" else torch.bfloat16}
+    if precision == "nf4":
+        how["quantization_config"] = transformers.BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=torch.bfloat16,
+        )
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, **how)
+    loading = peak_gib()
+    forget_peak()
+    assert lora is not None
+    adapter = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=int(lora.alpha),
+        lora_dropout=lora.dropout,
+        target_modules=[lora.targets],
+    )
+    model = peft.get_peft_model(model, adapter).train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-4)
+    tokens_BL = torch.from_numpy(lora_rows(model.config.vocab_size, batch, seq_len))
+    labels_BL = tokens_BL.clone()
+    labels_BL[:, : seq_len // 2] = -100
+
+    def step():
+        begin = time.perf_counter()
+        model(input_ids=tokens_BL, labels=labels_BL, use_cache=False).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return time.perf_counter() - begin
+
+    return {"step": step, "peak": peak_gib}, loading
+
+
 BENCHMARKS = {
     "train-step": benchmark_train_step,
     "torch-step": benchmark_torch_step,
@@ -736,6 +885,7 @@ BENCHMARKS = {
     "decode": benchmark_decode,
     "answer": benchmark_answer,
     "prefix": benchmark_prefix,
+    "lora": benchmark_lora,
 }
 
 if __name__ == "__main__":

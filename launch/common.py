@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import dataclasses
 import errno
 import fcntl
 import importlib
@@ -14,12 +13,11 @@ import pkgutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import configs
-from hybriko_jax.config import HybriKoConfig, RunConfig, from_json, nearest
+from hybriko_jax.config import RunConfig, nearest
 from hybriko_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,8 +34,6 @@ _PEAK_TFLOPS = {
     "H100": {"bfloat16": 989.0, "float32": 494.0},
     "H200": {"bfloat16": 989.0, "float32": 494.0},
 }
-
-SYSTEM_PROMPT = "system_prompt.txt"  # in a run's workdir, and in a model's folder
 
 _PREPARED = "HYBRIKO_JAX_PREPARED"
 # Without huge pages the matrix products of a CPU spend half their time in page faults.
@@ -124,6 +120,8 @@ def parse(
         args=arguments,
         description=cls.__doc__,
         prog=f"python -m {command}" if command else None,
+        # Which model it is, and whether it is adapted, the config says.
+        config=(tyro.conf.AvoidSubcommands,),
     )
 
 
@@ -246,47 +244,6 @@ def prepared_data(config: RunConfig, tokenizer: Tokenizer, workdir: Path) -> Pre
             return str(prepare(config.data, tokenizer, cache, progress).directory)
 
     return load_prepared(Path(on_main_process(make)))
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A model to use: `config` and `params` make it, `tokenizer` speaks to it."""
-
-    config: HybriKoConfig
-    params: Any
-    tokenizer: Tokenizer
-    system: str = ""
-    """The system prompt that the model was tuned with."""
-
-
-def load_checkpoint(path: Path, dtype: str = "float32") -> Loaded:
-    """The newest weights of a run's workdir, or a model's folder; NumPy arrays.
-
-    Args:
-      path: the workdir or folder.
-      dtype: of the operands of matrix products; float32 is the faster on a CPU at one row.
-
-    Raises:
-      UserError: the path holds no model.
-    """
-    from hybriko_jax.convert.folder import load_folder
-    from hybriko_jax.convert.weights import INDEX, WEIGHTS
-    from hybriko_jax.tokenizer import SentencePiece
-    from hybriko_jax.training.checkpoint import latest_step, restore_params
-
-    if (path / WEIGHTS).exists() or (path / INDEX).exists():
-        config, params, tokenizer = load_folder(path)
-    elif step := latest_step(path / "checkpoints"):
-        config = from_json(RunConfig, (path / "config.json").read_text()).model
-        params, tokenizer = restore_params(step), SentencePiece(path / "tokenizer.model")
-    else:
-        raise UserError(
-            f"{path} holds no model. Give the workdir of a run (with checkpoints/) or a model's "
-            f"folder (with {WEIGHTS})."
-        )
-    prompt = path / SYSTEM_PROMPT
-    system = prompt.read_text("utf-8") if prompt.exists() else ""
-    return Loaded(dataclasses.replace(config, dtype=dtype, remat=False), params, tokenizer, system)
 
 
 def peak_flops(tflops: float | None, mesh: Mesh, dtype: str) -> float | None:

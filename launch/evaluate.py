@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hybriko_jax.config import nearest
 from hybriko_jax.errors import UserError
-from launch import common
+from launch import common, load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def evaluate_perplexity(arguments: Perplexity) -> None:
     from hybriko_jax.evaluate.perplexity import perplexity
     from hybriko_jax.models import build
 
-    loaded = common.load_checkpoint(arguments.checkpoint)
+    loaded = load.checkpoint(arguments.checkpoint)
     figures = {}
     for source in arguments.data:
         bad = BadLines("skip")
@@ -99,7 +99,7 @@ def evaluate_function_calling(arguments: FunctionCalling) -> None:
         if file:
             common.make_directory(file.absolute().parent)
     asked = fc.read_questions(arguments.data)
-    loaded = common.load_checkpoint(arguments.checkpoint)
+    loaded = load.checkpoint(arguments.checkpoint)
     model = build(loaded.config)
     scores: dict[str, dict[str, fc.Score]] = {}
     for grounded in (True, False):

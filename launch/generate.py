@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hybriko_jax.errors import UserError
 from hybriko_jax.tokenizer import Tokenizer
-from launch import common
+from launch import common, load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ def main() -> None:
     from hybriko_jax.models import build
     from hybriko_jax.tokenizer import IM_END
 
-    loaded = common.load_checkpoint(arguments.checkpoint)
+    loaded = load.checkpoint(arguments.checkpoint)
     tokenizer = loaded.tokenizer
     prompt = [tokenizer.bos_id, *tokenizer.encode(arguments.prompt)]
     tokens = generate(

@@ -11,7 +11,7 @@ import tyro
 from hybriko_jax.config import HybriKoConfig
 from hybriko_jax.errors import UserError
 from hybriko_jax.files import new_folder
-from launch import common
+from launch import common, load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ def main() -> None:
 
     from hybriko_jax.convert.config import MODEL_TYPE
     from hybriko_jax.convert.folder import CONFIG, read_config, read_fields, save_folder
-    from hybriko_jax.convert.hybriko import our_shapes, parameters
+    from hybriko_jax.convert.parameters import our_shapes, parameters
     from hybriko_jax.convert.proof import MANIFEST, prove_written, write_manifest
     from hybriko_jax.convert.published import FIELDS
     from hybriko_jax.convert.renaming import match, read_rules
@@ -98,8 +98,8 @@ def main() -> None:
     params = parameters(tensors, found.tensors)
     with new_folder(arguments.out, MANIFEST if arguments.overwrite else "") as folder:
         written = save_folder(folder, config, params, tokenizer, dtype)
-        if (prompt := beside / common.SYSTEM_PROMPT).exists():
-            (folder / common.SYSTEM_PROMPT).write_bytes(prompt.read_bytes())
+        if (prompt := beside / load.SYSTEM_PROMPT).exists():
+            (folder / load.SYSTEM_PROMPT).write_bytes(prompt.read_bytes())
         prove_written(folder, written)
         write_manifest(folder, written, {"dtype": dtype})
     print(f"{len(written)} tensors in {dtype}: {arguments.out}")

@@ -11,7 +11,7 @@ import tyro
 from hybriko_jax.config import RunConfig, from_json, model_differences, to_json
 from hybriko_jax.errors import UserError
 from hybriko_jax.files import write_file
-from launch import common, start
+from launch import common, load, start
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -132,7 +132,7 @@ def _init_params(init, model, workdir):
 
     if not init or latest_step(workdir / "checkpoints"):
         return None
-    loaded = common.load_checkpoint(init)
+    loaded = load.checkpoint(init)
     if changed := model_differences(loaded.config, model):
         raise UserError(
             f"The weights of {init} are of another model: {'; '.join(changed)}. Give that model's "

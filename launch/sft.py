@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from hybriko_jax.config import RunConfig, to_json
+from hybriko_jax.config import RunConfig
 from hybriko_jax.errors import UserError
 from hybriko_jax.files import write_file
-from launch import common, start
+from launch import common, load, start
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -85,13 +85,15 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
     )
     from hybriko_jax.linux.tools import TOOLS
     from hybriko_jax.prompts import chat_tokens, system_prompt
-    from hybriko_jax.training.processes import on_main_process
 
     settings, workdir = arguments.settings, arguments.workdir
-    base = common.load_checkpoint(arguments.base)
+    lora = arguments.run.lora
+    if lora:
+        lora = dataclasses.replace(lora, base=str(arguments.base))
+    base = load.checkpoint(arguments.base, kept=lora.precision if lora else "float32")
     tokenizer = base.tokenizer
     model = dataclasses.replace(base.config, dtype=arguments.run.model.dtype)
-    config = dataclasses.replace(arguments.run, model=model)
+    config = dataclasses.replace(arguments.run, model=model, lora=lora)
     c = config.train
     samples = read_samples(Path(settings.samples))
     if settings.held_out:
@@ -102,23 +104,8 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
         raise UserError(f"{settings.samples} holds one sample. Give more, or --held-out FILE.")
     system = system_prompt(settings.prompt, [tool.schema for tool in TOOLS])
 
-    def open_workdir():
-        common.make_directory(workdir)
-        common.lock(workdir)
-        saved = workdir / SETTINGS
-        if saved.exists() and saved.read_text() != to_json(settings):
-            raise UserError(
-                f"The run in {workdir} was begun with other settings ({saved}). Keep them, or give "
-                "another --workdir."
-            )
-        tokenizer.save(workdir / "tokenizer.model")
-        write_file(saved, to_json(settings))
-        write_file(workdir / common.SYSTEM_PROMPT, system)
-        write_file(workdir / "config.json", to_json(config))
-
-    on_main_process(open_workdir)
-    common.say(to_json(settings).rstrip())
-    common.say(to_json(config).rstrip())
+    start.open_workdir(workdir, SETTINGS, settings, tokenizer, config)
+    write_file(workdir / load.SYSTEM_PROMPT, system)
     text = None
     if settings.text_share:
         text = common.prepared_data(config, tokenizer, workdir).train
@@ -156,7 +143,8 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
         unseen_rows,
         prefix_P=prefix_P,
         data_digest=_digest(mixture),
-        init_params=base.params,
+        init_params=None if lora else base.params,
+        frozen=[base.params] if lora else None,
     )
 
 

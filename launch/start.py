@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hybriko_jax.config import RunConfig, TrainConfig, parse_mesh
+from hybriko_jax.config import (
+    LoRAConfig,
+    ModelConfig,
+    RunConfig,
+    TrainConfig,
+    parse_mesh,
+    to_json,
+)
 from hybriko_jax.errors import UserError
-from launch import common
+from hybriko_jax.files import write_file
+from launch import common, load
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh
@@ -83,6 +92,7 @@ def run(
     held_out: Rows,
     *,
     prefix_P: Any = None,
+    frozen: Any = None,
     peak_tflops: float | None = None,
     **how: Any,
 ) -> None:
@@ -90,6 +100,8 @@ def run(
 
     Args:
       prefix_P: tokens before every row; see `training.step.loss_sums`.
+      frozen: parameters of the base, in a list of their own: they are taken out of it as they are
+        laid out on the mesh. None where config.lora is None.
       peak_tflops: of one device; None is by its data sheet.
       how: more arguments of `training.train.train`.
     """
@@ -97,9 +109,12 @@ def run(
     from hybriko_jax.models import build
     from hybriko_jax.training.flops import matmul_flops_per_token
     from hybriko_jax.training.signals import Stopped
+    from hybriko_jax.training.state import place_frozen
     from hybriko_jax.training.train import held_out_evaluation, train
 
+    config = counted(config, rows)
     model, c = build(config.model), config.train
+    base = place_frozen(model, frozen, mesh) if frozen else None
     evaluate = held_out_evaluation(
         model,
         config,
@@ -107,6 +122,7 @@ def run(
         fixed_batches(held_out, c.batch_size, mesh, c.eval_batches),
         token_bytes_V=tokenizer.token_bytes(),
         prefix_P=prefix_P,
+        frozen=base,
     )
     peak = common.peak_flops(peak_tflops, mesh, config.model.dtype)
     try:
@@ -118,6 +134,7 @@ def run(
             lambda row: batches(rows, c.batch_size, mesh, row),
             evaluate,
             prefix_P=prefix_P,
+            frozen=base,
             peak_tokens_per_second=peak and peak / matmul_flops_per_token(config.model, c.seq_len),
             **how,
         )
@@ -125,6 +142,80 @@ def run(
         common.say(f"saved in {workdir}; the same command goes on from there")
         common.leave(stopped.exit_code)
     report(records, workdir)
+
+
+def open_workdir(
+    workdir: Path, name: str, settings: Any, tokenizer: Tokenizer, config: RunConfig
+) -> None:
+    """Makes and locks a workdir, and saves there what decides the run.
+
+    Args:
+      name: the file of `settings`.
+
+    Raises:
+      UserError: it holds a run of other settings, or of another model.
+    """
+    from hybriko_jax.training.processes import on_main_process
+
+    def open_it():
+        common.make_directory(workdir)
+        common.lock(workdir)
+        saved = workdir / name
+        if saved.exists() and saved.read_text() != to_json(settings):
+            raise UserError(
+                f"The run in {workdir} was begun with other settings ({saved}). Keep them, or give "
+                "another --workdir."
+            )
+        tokenizer.save(workdir / tokenizer.FILE)
+        write_file(saved, to_json(settings))
+        write_file(workdir / "config.json", to_json(config))
+
+    on_main_process(open_it)
+    common.say(to_json(settings).rstrip())
+    common.say(to_json(config).rstrip())
+
+
+def adapter_to_go_on(path: Path, model: ModelConfig, lora: LoRAConfig) -> Any:
+    """An adapter to start from, with the dropout and scale of `lora`.
+
+    Raises:
+      UserError: it is of another base, or has another rank, scale or targets.
+    """
+    import jax
+
+    from hybriko_jax.lora import LoRA
+
+    found, its = load.adapter(path, model)
+    changed = [
+        f"{name}: {getattr(its, name):g} -> {getattr(lora, name):g}"
+        for name in ("rank", "scale")
+        if getattr(its, name) != getattr(lora, name)
+    ]
+    if changed:
+        raise UserError(
+            f"The adapter {path} cannot go on with {'; '.join(changed)}. Give its own values "
+            f"(--lora.rank {its.rank} --lora.alpha {its.alpha:g})."
+        )
+    return jax.tree.map(
+        lambda leaf: leaf.replace(dropout=lora.dropout),
+        found,
+        is_leaf=lambda leaf: isinstance(leaf, LoRA),
+    )
+
+
+def counted(config: RunConfig, rows: Rows) -> RunConfig:
+    """The config with train.epochs as steps, where it is given."""
+    c = config.train
+    if c.epochs is None:
+        return config
+    steps = max(1, round(c.epochs * rows.plan(0).n_rows / c.batch_size))
+    warmup = min(config.optimizer.warmup_steps, steps)
+    common.say(f"{c.epochs:g} epochs are {steps:,} steps")
+    return dataclasses.replace(
+        config,
+        train=dataclasses.replace(c, steps=steps, epochs=None),
+        optimizer=dataclasses.replace(config.optimizer, warmup_steps=warmup),
+    )
 
 
 def report(records: list[dict[str, Any]], workdir: Path) -> None:

@@ -47,7 +47,7 @@ def rows(split, **kwargs):
 
 
 def is_held_out(text):
-    return prepare_module._is_held_out(prepare_module._hash(text), 0.1)
+    return prepare_module.is_held_out(prepare_module.text_hash(text), 0.1)
 
 
 def texts_of(split, tokenizer):

@@ -18,8 +18,9 @@ import safetensors.numpy
 
 from hybriko_jax.config import HybriKoConfig
 from hybriko_jax.convert.folder import load_folder, save_folder
-from hybriko_jax.convert.hybriko import TABLE, our_shapes, torch_name, transposed
+from hybriko_jax.convert.parameters import our_shapes
 from hybriko_jax.convert.renaming import Rule, match, read_rules
+from hybriko_jax.convert.tables import HYBRIKO, torch_name, transposed
 from hybriko_jax.convert.weights import read_weights
 from hybriko_jax.data.sample import sample_documents
 from hybriko_jax.errors import UserError
@@ -49,7 +50,9 @@ def foreign(params, rename):
     """Tensors under somebody else's names, as PyTorch has them."""
     flat = flax.traverse_util.flatten_dict(params, sep="/")
     return {
-        rename(torch_name(path)): np.ascontiguousarray(p.T) if transposed(path) else np.asarray(p)
+        rename(torch_name(CONFIG, path)): np.ascontiguousarray(p.T)
+        if transposed(path)
+        else np.asarray(p)
         for path, p in flat.items()
     }
 
@@ -72,15 +75,15 @@ def test_the_shipped_table_knows_our_own_names_with_and_without_prefix():
     ours = our_shapes(CONFIG)
     for prefix in ("model.", ""):
         theirs = {
-            torch_name(p).replace("model.", prefix, 1): s[::-1] if transposed(p) else s
+            torch_name(CONFIG, p).replace("model.", prefix, 1): s[::-1] if transposed(p) else s
             for p, s in ours.items()
         }
         found = match(theirs, ours, read_rules())
         assert len(found.tensors) == len(ours) and not found.by_shape
         for path, (name, turned) in found.tensors.items():
-            assert name == torch_name(path).replace("model.", prefix, 1)
+            assert name == torch_name(CONFIG, path).replace("model.", prefix, 1)
             assert turned == transposed(path)
-    assert len({theirs for _, theirs in TABLE}) == len(TABLE)
+    assert len(set(HYBRIKO.values())) == len(HYBRIKO)
 
 
 def test_shapes_decide_only_where_they_are_alone(params):
@@ -209,7 +212,7 @@ def test_a_pt_file_without_tensors_is_refused(tmp_path, content, message):
         read_weights(tmp_path / "m.pt")
     torch.save({"a": torch.zeros(2, dtype=torch.int64)}, tmp_path / "i.pt")
     with pytest.raises(UserError, match="a is int64; float32"):
-        read_weights(tmp_path / "i.pt")
+        read_weights(tmp_path / "i.pt")["a"].make()
 
 
 def test_a_config_that_is_no_json_is_one_line(tmp_path, params, tokenizer):

@@ -16,15 +16,17 @@ ALLOWED = {
     "config": (),
     "tokenizer": (),
     "sharding": ("config",),
-    "layers": ("sharding",),
+    "quant": ("sharding",),
+    "lora": ("quant", "config"),
+    "layers": ("lora", "quant", "sharding"),
     "models": ("layers", "sharding", "config"),
     "korean": (),
     "linux": (),
     "prompts": ("tokenizer",),
     "data": ("prompts", "linux", "korean", "tokenizer", "sharding", "config"),
     "decode": ("models", "layers", "korean", "tokenizer"),
-    "convert": ("models", "tokenizer", "config"),
-    "training": ("models", "data", "layers", "sharding", "config"),
+    "convert": ("models", "lora", "quant", "tokenizer", "config"),
+    "training": ("models", "data", "layers", "lora", "quant", "sharding", "config"),
     "evaluate": (
         *("training", "decode", "models", "data", "linux", "prompts", "tokenizer", "config"),
     ),
@@ -33,6 +35,7 @@ ALLOWED = {
 HOMES = {
     "tensorflow_datasets": "data",
     "grain": "data",
+    "openpyxl": "data",
     "torch": "convert",
     "transformers": "convert",
 }

@@ -19,7 +19,7 @@ import pytest
 
 from hybriko_jax.config import HybriKoConfig
 from hybriko_jax.convert.config import to_transformers
-from hybriko_jax.convert.hybriko import our_shapes, to_torch
+from hybriko_jax.convert.parameters import our_shapes, to_torch
 from hybriko_jax.data.batch import Batch
 from hybriko_jax.decode.generate import continuations
 from hybriko_jax.models import build
@@ -91,7 +91,7 @@ def ours(config):
 
 
 def torch_layout(params):
-    tensors = to_torch(params, "float32")
+    tensors = to_torch(HybriKoConfig(), params, "float32")
     return {name: torch.from_numpy(np.array(t.make(), order="C")) for name, t in tensors.items()}
 
 

@@ -1,20 +1,17 @@
-"""HybriKo's config under the names of a transformers config.json.
-
-One table, read both ways.
-"""
+"""A model's config under the names of a transformers config.json: one table a model, both ways."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from hybriko_jax.config import HybriKoConfig
+from hybriko_jax.config import GPTNeoXConfig, HybriKoConfig, ModelConfig
 from hybriko_jax.errors import UserError
 
-MODEL_TYPE = "hybriko"
+MODEL_TYPE, GPT_NEOX = "hybriko", "gpt_neox"
 
 # Ours -> theirs, where the value is the same.
-_NAMES = {
+_HYBRIKO = {
     "vocab_size": "vocab_size",
     "d_model": "hidden_size",
     "n_layers": "num_hidden_layers",
@@ -30,12 +27,44 @@ _NAMES = {
 _KINDS = {"griffin": "linear_attention", "attention": "full_attention"}
 _ACTIVATIONS = {"gelu": "gelu_pytorch_tanh", "silu": "silu", "relu": "relu"}
 
+_GPT_NEOX = {
+    "vocab_size": "vocab_size",
+    "d_model": "hidden_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "d_ff": "intermediate_size",
+    "max_seq_len": "max_position_embeddings",
+    "parallel_residual": "use_parallel_residual",
+    "attention_bias": "attention_bias",
+    "tie_embeddings": "tie_word_embeddings",
+    "norm_eps": "layer_norm_eps",
+}
+# What config.json leaves out is as transformers has it.
+_GPT_NEOX_DEFAULTS = {
+    "max_position_embeddings": 2048,
+    "use_parallel_residual": True,
+    "attention_bias": True,
+    "tie_word_embeddings": False,
+    "layer_norm_eps": 1e-5,
+    "hidden_act": "gelu",
+}
+_GPT_NEOX_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_pytorch_tanh",
+    "relu": "relu",
+    "silu": "silu",
+}
+# All of them the approximation by tanh.
+_TANH = ("gelu_new", "gelu_fast")
 
-def to_transformers(config: HybriKoConfig) -> dict[str, Any]:
+
+def to_transformers(config: ModelConfig) -> dict[str, Any]:
     """The fields of config.json that say which model it is."""
+    if isinstance(config, GPTNeoXConfig):
+        return _gpt_neox_to_transformers(config)
     return {
         "model_type": MODEL_TYPE,
-        **{theirs: getattr(config, ours) for ours, theirs in _NAMES.items()},
+        **{theirs: getattr(config, ours) for ours, theirs in _HYBRIKO.items()},
         "intermediate_size": config.d_ff,
         "hidden_act": _ACTIVATIONS[config.activation],
         "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
@@ -43,31 +72,73 @@ def to_transformers(config: HybriKoConfig) -> dict[str, Any]:
     }
 
 
-def from_transformers(described: Mapping[str, Any]) -> HybriKoConfig:
+def from_transformers(described: Mapping[str, Any]) -> ModelConfig:
     """The config of a config.json; fields that are no part of the model are left aside.
 
     Raises:
-      UserError: it is of another model, lacks a field, or holds a value that is no HybriKo's.
+      UserError: it is of another model, lacks a field, or holds a value that the model cannot have.
     """
-    if (kind := described.get("model_type")) != MODEL_TYPE:
-        raise UserError(f"model_type is {kind!r}, not {MODEL_TYPE!r}: it is another model.")
+    kinds = {MODEL_TYPE: _hybriko, GPT_NEOX: _gpt_neox}
+    if (kind := described.get("model_type")) not in kinds:
+        raise UserError(f"model_type is {kind!r}, none of {', '.join(kinds)}: it is another model.")
     try:
-        values = {ours: described[theirs] for ours, theirs in _NAMES.items()}
-        rope = described["rope_parameters"]["rope_theta"]
-        activation = _back(_ACTIVATIONS, described["hidden_act"], "hidden_act")
-        kinds = tuple(_back(_KINDS, k, "layer_types") for k in described["layer_types"])
-        width, rest = divmod(described["intermediate_size"], values["d_model"])
+        return kinds[kind](described)
     except KeyError as e:
         raise UserError(f"{e} is missing.") from None
     except (TypeError, AttributeError) as e:
         raise UserError(f"a value is of the wrong kind ({e}).") from None
+
+
+def _hybriko(described):
+    values = {ours: described[theirs] for ours, theirs in _HYBRIKO.items()}
+    kinds = tuple(_back(_KINDS, k, "layer_types") for k in described["layer_types"])
+    width, rest = divmod(described["intermediate_size"], values["d_model"])
     if rest:
         raise UserError(
             f"intermediate_size={described['intermediate_size']} is not a multiple of "
             f"hidden_size={values['d_model']}."
         )
     return HybriKoConfig(
-        **values, rope_theta=rope, activation=activation, ff_mult=width, pattern=_shortest(kinds)
+        **values,
+        rope_theta=described["rope_parameters"]["rope_theta"],
+        activation=_back(_ACTIVATIONS, described["hidden_act"], "hidden_act"),
+        ff_mult=width,
+        pattern=_shortest(kinds),
+    )
+
+
+def _gpt_neox_to_transformers(config):
+    rope = {
+        "rope_type": "default",
+        "rope_theta": config.rope_theta,
+        "partial_rotary_factor": config.rotary_fraction,
+    }
+    return {
+        "model_type": GPT_NEOX,
+        "architectures": ["GPTNeoXForCausalLM"],
+        **{theirs: getattr(config, ours) for ours, theirs in _GPT_NEOX.items()},
+        "hidden_act": _GPT_NEOX_ACTIVATIONS[config.activation],
+        "rope_parameters": rope,
+        # The same for versions of transformers before 5.
+        "rotary_pct": config.rotary_fraction,
+        "rotary_emb_base": config.rope_theta,
+    }
+
+
+def _gpt_neox(described):
+    described = {**_GPT_NEOX_DEFAULTS, **described}
+    rope = described.get("rope_parameters") or described.get("rope_scaling") or {}
+    if (kind := rope.get("rope_type", rope.get("type", "default"))) != "default":
+        raise UserError(f"rope_type is {kind!r}; only 'default' is known here.")
+    fraction = rope.get("partial_rotary_factor", described.get("rotary_pct", 0.25))
+    act = described["hidden_act"]
+    return GPTNeoXConfig(
+        **{ours: described[theirs] for ours, theirs in _GPT_NEOX.items()},
+        activation=_back(
+            _GPT_NEOX_ACTIVATIONS, "gelu_pytorch_tanh" if act in _TANH else act, "hidden_act"
+        ),
+        rotary_fraction=fraction,
+        rope_theta=rope.get("rope_theta", described.get("rotary_emb_base", 10_000.0)),
     )
 
 

@@ -1,4 +1,4 @@
-"""A model as a folder: config.json, model.safetensors, tokenizer.model."""
+"""A model as a folder: config.json, model.safetensors, and a tokenizer."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import json
 from pathlib import Path
 from typing import Any
 
-from hybriko_jax.config import HybriKoConfig
+from hybriko_jax.config import ModelConfig
 from hybriko_jax.convert.config import from_transformers, to_transformers
-from hybriko_jax.convert.hybriko import our_shapes, parameters, to_torch, torch_name, transposed
+from hybriko_jax.convert.parameters import Kept, our_shapes, parameters, to_torch
+from hybriko_jax.convert.tables import torch_name, transposed, usual_name
 from hybriko_jax.convert.weights import Tensor, read_weights, some, write_weights
 from hybriko_jax.errors import UserError
-from hybriko_jax.tokenizer import SentencePiece, Tokenizer
+from hybriko_jax.tokenizer import Tokenizer, load_tokenizer
 
-CONFIG, TOKENIZER = "config.json", "tokenizer.model"
+CONFIG = "config.json"
 SHARD_BYTES = 5_000_000_000
 
 
 def save_folder(
     folder: Path,
-    config: HybriKoConfig,
+    config: ModelConfig,
     params: Any,
     tokenizer: Tokenizer,
     dtype: str,
@@ -35,17 +36,21 @@ def save_folder(
     Returns:
       What was written.
     """
-    tensors = to_torch(params, dtype)
+    tensors = to_torch(config, params, dtype)
     write_weights(folder, tensors, shard_bytes)
     described = to_transformers(config) | {
         "dtype": dtype,
-        "pad_token_id": tokenizer.pad_id,
-        "bos_token_id": tokenizer.bos_id,
-        "eos_token_id": tokenizer.eos_id,
+        **special_ids(tokenizer),
     }
     (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
-    tokenizer.save(folder / TOKENIZER)
+    tokenizer.save(folder / tokenizer.FILE)
     return tensors
+
+
+def special_ids(tokenizer: Tokenizer) -> dict[str, int | None]:
+    """The fields of config.json that name special tokens; None for one that is not there."""
+    ids = {"pad": tokenizer.pad_id, "bos": tokenizer.bos_id, "eos": tokenizer.eos_id}
+    return {f"{name}_token_id": i if i >= 0 else None for name, i in ids.items()}
 
 
 def read_fields(path: Path) -> dict[str, Any]:
@@ -63,7 +68,7 @@ def read_fields(path: Path) -> dict[str, Any]:
     return described
 
 
-def read_config(path: Path) -> HybriKoConfig:
+def read_config(path: Path) -> ModelConfig:
     """The model that a config.json describes.
 
     Raises:
@@ -76,26 +81,43 @@ def read_config(path: Path) -> HybriKoConfig:
         raise UserError(f"{path}: {e}") from None
 
 
-def load_folder(folder: Path) -> tuple[HybriKoConfig, Any, SentencePiece]:
-    """A model's config, parameters (NumPy, float32) and tokenizer.
+def load_folder(folder: Path, kept: Kept = "float32") -> tuple[ModelConfig, Any, Tokenizer]:
+    """`load_weights`, and the tokenizer.
+
+    Raises:
+      UserError: as `load_weights`, or there is no tokenizer.
+    """
+    return *load_weights(folder, kept), load_tokenizer(folder)
+
+
+def load_weights(folder: Path, kept: Kept = "float32") -> tuple[ModelConfig, Any]:
+    """A model's config and parameters (NumPy), read tensor by tensor.
+
+    Args:
+      kept: see `parameters.parameters`.
 
     Raises:
       UserError: a file is missing, damaged, or of another model.
     """
-    config, tensors = read_config(folder / CONFIG), read_weights(folder)
+    config = read_config(folder / CONFIG)
+    tensors = {
+        usual: tensor
+        for name, tensor in read_weights(folder).items()
+        if (usual := usual_name(config, name))
+    }
     shapes = our_shapes(config)
-    paths = {path: (torch_name(path), transposed(path)) for path in shapes}
-    if misfits := _misfits({name: t.shape for name, t in tensors.items()}, shapes):
+    paths = {path: (torch_name(config, path), transposed(path)) for path in shapes}
+    if misfits := _misfits(config, {name: t.shape for name, t in tensors.items()}, shapes):
         raise UserError(
             f"{folder}: the weights do not fit {CONFIG}: {some(misfits)}. Export the model again, "
             "or bring it in with launch.import_torch."
         )
-    return config, parameters(tensors, paths), SentencePiece(folder / TOKENIZER)
+    return config, parameters(tensors, paths, kept)
 
 
-def _misfits(found, shapes):
+def _misfits(config, found, shapes):
     expected = {
-        torch_name(path): shape[::-1] if transposed(path) else shape
+        torch_name(config, path): shape[::-1] if transposed(path) else shape
         for path, shape in shapes.items()
     }
     return (

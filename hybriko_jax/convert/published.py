@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from hybriko_jax.config import HybriKoConfig
-from hybriko_jax.convert.hybriko import to_torch
+from hybriko_jax.config import HybriKoConfig, ModelConfig
+from hybriko_jax.convert.parameters import to_torch
 from hybriko_jax.convert.weights import Tensor, write_pt
 from hybriko_jax.errors import UserError
 from hybriko_jax.tokenizer import Tokenizer
@@ -20,13 +20,15 @@ FIELDS = ("d_model", "n_layers", "vocab_size", "n_heads", "n_kv_heads", "ff_mult
 
 
 def save_published(
-    folder: Path, config: HybriKoConfig, params: Any, tokenizer: Tokenizer, dtype: str
+    folder: Path, config: ModelConfig, params: Any, tokenizer: Tokenizer, dtype: str
 ) -> dict[str, Tensor]:
     """Writes a model into a folder that is there; see `folder.save_folder`.
 
     Raises:
       UserError: the model is none that the published config can describe.
     """
+    if not isinstance(config, HybriKoConfig):
+        raise UserError("The published layout is HybriKo's. Give --format transformers.")
     described = {name: getattr(config, name) for name in FIELDS}
     plain = HybriKoConfig(**described, dtype=config.dtype, remat=config.remat)
     other = [
@@ -39,7 +41,8 @@ def save_published(
         raise UserError(
             f"The published layout has no {', '.join(other)}. Give --format transformers."
         )
-    tensors = {name.removeprefix("model."): t for name, t in to_torch(params, dtype).items()}
+    theirs = to_torch(config, params, dtype)
+    tensors = {name.removeprefix("model."): t for name, t in theirs.items()}
     write_pt(folder / WEIGHTS, tensors)
     (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
     tokenizer.save(folder / TOKENIZER)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
-from hybriko_jax.convert.hybriko import transposed
+from hybriko_jax.convert.tables import transposed
 from hybriko_jax.errors import UserError
 
 Shapes = Mapping[str, tuple[int, ...]]

@@ -8,7 +8,7 @@ from typing import Any
 from sentencepiece import sentencepiece_model_pb2 as spm_format
 
 from hybriko_jax.errors import UserError
-from hybriko_jax.tokenizer import IM_END, IM_START, SPACE
+from hybriko_jax.tokenizer import IM_END, IM_START, SPACE, TokenizerJson
 
 UNIGRAM = 1  # TrainerSpec.ModelType
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED = range(1, 5)  # SentencePiece.Type; others are never text
@@ -82,6 +82,22 @@ def tokenizer_files(model: bytes, max_length: int) -> dict[str, str]:
             }
         ),
     }
+
+
+def tokenizer_config(tokenizer: TokenizerJson, max_length: int) -> str:
+    """The tokenizer_config.json that belongs to a tokenizer.json which came with a model."""
+    named = {i: symbol for symbol, i in tokenizer.controls.items()}
+    ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "pad": tokenizer.pad_id}
+    return _dump(
+        {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            **{f"{name}_token": named[i] for name, i in ids.items() if i in named},
+            "clean_up_tokenization_spaces": False,
+            "model_input_names": ["input_ids", "attention_mask"],
+            "model_max_length": max_length,
+            "padding_side": "left",  # generate goes on from the last position
+        }
+    )
 
 
 def _dump(described):

@@ -17,12 +17,19 @@ from safetensors import SafetensorError, safe_open
 from hybriko_jax.errors import UserError
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+_FILES = (
+    WEIGHTS,
+    INDEX,
+    *("pytorch_model.pt", "pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
 DTYPES: dict[str, Any] = {
     "float32": np.dtype(np.float32),
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
-_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+STORED = DTYPES | {"uint8": np.dtype(np.uint8)}
+"""The same, and what packed weights are kept in."""
+_CODES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "uint8": "U8"}
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Tensor:
 
     shape: tuple[int, ...]
     dtype: str
-    """A key of DTYPES."""
+    """A key of STORED; anything else cannot be read."""
     make: Callable[[], np.ndarray]
 
     @property
@@ -40,7 +47,7 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        return self.size * DTYPES[self.dtype].itemsize
+        return self.size * STORED[self.dtype].itemsize
 
 
 def write_weights(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int) -> None:
@@ -55,18 +62,19 @@ def write_weights(folder: Path, tensors: Mapping[str, Tensor], shard_bytes: int)
             shards.append({})
         shards[-1][name] = tensor
     if len(shards) == 1:
-        _write_safetensors(folder / WEIGHTS, shards[0])
+        write_safetensors(folder / WEIGHTS, shards[0])
         return
     index: dict[str, Any] = {"metadata": {}, "weight_map": {}}
     index["metadata"]["total_size"] = sum(t.nbytes for t in tensors.values())
     for n, shard in enumerate(shards, 1):
         name = f"model-{n:05}-of-{len(shards):05}.safetensors"
-        _write_safetensors(folder / name, shard)
+        write_safetensors(folder / name, shard)
         index["weight_map"] |= dict.fromkeys(shard, name)
     (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
 
-def _write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes one file; one tensor at a time is in memory."""
     # safetensors.numpy.save_file would hold a second copy of all tensors. The format: the length
     # of a JSON header as 8 bytes, the header, and the tensors; read back by the library.
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
@@ -81,7 +89,7 @@ def _write_safetensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors.values():
             # A transposed view would be written as it lies in memory: it must be contiguous.
-            file.write(np.ascontiguousarray(tensor.make(), DTYPES[tensor.dtype]).tobytes())
+            file.write(np.ascontiguousarray(tensor.make(), STORED[tensor.dtype]).tobytes())
 
 
 def read_weights(source: Path) -> dict[str, Tensor]:
@@ -99,7 +107,7 @@ def read_weights(source: Path) -> dict[str, Tensor]:
         names = _index(source)
         found: dict[str, Tensor] = {}
         for name in dict.fromkeys(names.values()):
-            found |= _read_safetensors(source.with_name(name))
+            found |= read_weights(source.with_name(name))
         if lost := sorted(set(names) - set(found)):
             raise UserError(f"{source} names tensors that are in no shard: {some(lost)}.")
         return found
@@ -110,12 +118,16 @@ def read_weights(source: Path) -> dict[str, Tensor]:
     raise UserError(f"{source}: give a folder, a .safetensors file or a .pt file.")
 
 
+def has_weights(folder: Path) -> bool:
+    """Whether `read_weights` finds something to read in a folder."""
+    return any((folder / name).exists() for name in _FILES)
+
+
 def _weights_of(folder):
-    wanted = (WEIGHTS, INDEX, "pytorch_model.pt", "pytorch_model.bin")
-    for name in wanted:
+    for name in _FILES:
         if (folder / name).exists():
             return folder / name
-    raise UserError(f"{folder} holds no weights: none of {', '.join(wanted)}.")
+    raise UserError(f"{folder} holds no weights: none of {', '.join(_FILES)}.")
 
 
 def _index(path):
@@ -137,16 +149,23 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is damaged or missing ({e}). Copy it anew.") from None
     found = {}
     for name, part in described.items():
-        if part.get_dtype() not in codes:
-            raise UserError(
-                f"{path}: {name} is {part.get_dtype()}; {', '.join(codes)} can be read."
-            )
-        found[name] = Tensor(
-            tuple(part.get_shape()),
-            codes[part.get_dtype()],
-            functools.partial(file.get_tensor, name),
-        )
+        code: Any = part.get_dtype()
+        make = functools.partial(_read_tensor, path, name)
+        if code not in codes:
+            make = functools.partial(_refuse, f"{path}: {name} is {code}")
+        found[name] = Tensor(tuple(part.get_shape()), codes.get(code, code), make)
     return found
+
+
+def _read_tensor(path, name):
+    # Opened anew: of a file that stays open, every page that was read stays in memory.
+    with safe_open(path, "np") as file:
+        return file.get_tensor(name)
+
+
+def _refuse(what):
+    # Only when it is wanted: old files hold masks beside the weights.
+    raise UserError(f"{what}; {', '.join(STORED)} can be read.")
 
 
 def _read_pt(path: Path) -> dict[str, Tensor]:
@@ -172,14 +191,14 @@ def _read_pt(path: Path) -> dict[str, Tensor]:
 
 def _from_torch(path, name, tensor, torch):
     dtype = str(tensor.dtype).removeprefix("torch.")
-    if dtype not in DTYPES:
-        raise UserError(f"{path}: {name} is {dtype}; {', '.join(DTYPES)} can be read.")
 
     def make():
+        if dtype not in STORED:
+            _refuse(f"{path}: {name} is {dtype}")
         t = tensor.detach().contiguous()
         # NumPy knows no bfloat16 of its own: the bits go over as integers.
         bits = t.view(torch.int16).numpy() if dtype == "bfloat16" else t.numpy()
-        return bits.view(DTYPES[dtype])
+        return bits.view(STORED[dtype])
 
     return Tensor(tuple(tensor.shape), dtype, make)
 
@@ -189,7 +208,7 @@ def write_pt(path: Path, tensors: Mapping[str, Tensor]) -> None:
     torch = _torch()
 
     def convert(t):
-        a = np.ascontiguousarray(t.make(), DTYPES[t.dtype])
+        a = np.ascontiguousarray(t.make(), STORED[t.dtype])
         if t.dtype == "bfloat16":
             return torch.from_numpy(a.view(np.int16)).view(torch.bfloat16)
         return torch.from_numpy(a)

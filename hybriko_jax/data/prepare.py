@@ -89,8 +89,8 @@ def train_tokenizer(
     kept: list[tuple[int, str]] = []
     for source in data.source:
         for text in documents(source, data.text_field, bad):
-            rank = _hash(text)
-            if _is_held_out(rank, data.held_out):
+            rank = text_hash(text)
+            if is_held_out(rank, data.held_out):
                 continue
             heapq.heappush(kept, (-rank, text))
             total += len(text.encode())
@@ -204,7 +204,7 @@ def _write(data, tokenizer, directory, progress):
     for i, source in enumerate(data.source):
         for texts in _batches(documents(source, data.text_field, bad), _BATCH):
             for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
-                split = "held_out" if _is_held_out(_hash(text), data.held_out) else "train"
+                split = "held_out" if is_held_out(text_hash(text), data.held_out) else "train"
                 ids = np.array([tokenizer.bos_id, *ids, tokenizer.eos_id], dtype)
                 writer.add_examples({split: [{"tokens": ids}]})
                 if split == "train":
@@ -251,11 +251,13 @@ def _batches(items: Iterator[str], n: int) -> Iterator[list[str]]:
         yield batch
 
 
-def _hash(text: str) -> int:
+def text_hash(text: str) -> int:
+    """64 bits that decide what happens to a document, the same wherever it stands."""
     text = unicodedata.normalize("NFC", text)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
-def _is_held_out(rank: int, share: float) -> bool:
+def is_held_out(rank: int, share: float) -> bool:
+    """Whether a text of this hash is for evaluation."""
     # The top of the range: the tokenizer's sample is taken from the bottom.
     return rank >= (1 - share) * 2**64

@@ -79,7 +79,7 @@ def documents(source: str, text_field: str, bad: BadLines, whole: bool = False) 
     if source == "sample":
         yield from sample.sample_documents(SAMPLE_DOCUMENTS)
     elif source.startswith("tfds:"):
-        yield from _tfds_documents(source.removeprefix("tfds:"), text_field, bad)
+        yield from tfds_documents(source.removeprefix("tfds:"), text_field, bad)
     else:
         for path in source_files(source):
             yield from file_documents(path, text_field, bad, whole)
@@ -92,7 +92,7 @@ def source_files(source: str) -> list[Path]:
       UserError: none, one is empty, or one has an unknown suffix.
     """
     if source.startswith("hf:"):
-        return _hub_files(source)
+        return hub_files(source)
     path = Path(source).expanduser()
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.is_file() and _kind(p))
@@ -122,11 +122,11 @@ def file_documents(
     if kind == ".parquet":
         yield from _parquet_documents(path, text_field)
     elif kind == ".jsonl":
-        for where, line in _lines(path, bad):
+        for where, line in read_lines(path, bad):
             if line.strip():
                 yield from _json_document(where, line, text_field, bad)
     else:
-        for block in _blocks(line for _, line in _lines(path, bad, whole)):
+        for block in _blocks(line for _, line in read_lines(path, bad, whole)):
             lines = block if whole else [line.rstrip("\r\n") for line in block if line.strip()]
             if lines:
                 yield ("" if whole else "\n").join(lines)
@@ -145,7 +145,7 @@ def _kind(path: Path) -> str | None:
     return suffix if known else None
 
 
-def _lines(path, bad, whole=False):
+def read_lines(path: Path, bad: BadLines, whole: bool = False) -> Iterator[tuple[str, str]]:
     """(where, line with its end); `whole` keeps the byte order mark and refuses other encodings."""
     try:
         with _open(path) as f:
@@ -213,7 +213,8 @@ def _parquet_documents(path, text_field):
         raise UserError(f"{path}: not a Parquet file that can be read ({e}).") from None
 
 
-def _tfds_documents(name, text_field, bad):
+def tfds_documents(name: str, text_field: str, bad: BadLines) -> Iterator[str]:
+    """The texts of one field of a dataset's train split."""
     import tensorflow_datasets as tfds
 
     try:
@@ -248,7 +249,7 @@ def _tfds_documents(name, text_field, bad):
             bad.add(f"tfds:{name}:{n}", f"not UTF-8 (byte {e.start + 1})")
 
 
-def _hub_files(source):
+def hub_files(source: str) -> list[Path]:
     """The files of hf:OWNER/NAME:GLOB, or of hf:OWNER/NAME@REVISION:GLOB."""
     from huggingface_hub import snapshot_download
 

@@ -93,6 +93,24 @@ def attend_causally(q_BLHK, k_BLGK, v_BLGK, positions_BL, window, dtype):
     return jnp.concatenate(parts, axis=1)
 
 
+def attend_and_remember(q_BLHK, k_BLGK, v_BLGK, positions_BL, cache, window, dtype):
+    """Attention to these tokens and those of a cache, where there is one.
+
+    Returns:
+      y_BLHK in float32, and the cache with these tokens in it (None where none was given).
+    """
+    if cache is None:
+        return attend_causally(q_BLHK, k_BLGK, v_BLGK, positions_BL, window, dtype), None
+    offset = cache.length
+    cache = KVCache(
+        jax.lax.dynamic_update_slice_in_dim(cache.k_BMGK, k_BLGK, offset, axis=1),
+        jax.lax.dynamic_update_slice_in_dim(cache.v_BMGK, v_BLGK, offset, axis=1),
+        offset + q_BLHK.shape[1],
+    )
+    y_BLHK = attend(q_BLHK, cache.k_BMGK, cache.v_BMGK, positions_BL, offset, window, dtype)
+    return y_BLHK, cache
+
+
 class Attention(nn.Module):
     """Causal grouped-query attention with RoPE."""
 
@@ -117,17 +135,8 @@ class Attention(nn.Module):
         q_BLHK = rotate(q_BLH.reshape(B, L, -1, K), angles_BLE)
         k_BLGK = rotate(k_BLG.reshape(B, L, -1, K), angles_BLE)
         v_BLGK = v_BLG.reshape(B, L, -1, K)
-        if cache is None:
-            y_BLHK = attend_causally(q_BLHK, k_BLGK, v_BLGK, positions_BL, self.window, self.dtype)
-        else:
-            offset = cache.length
-            cache = KVCache(
-                jax.lax.dynamic_update_slice_in_dim(cache.k_BMGK, k_BLGK, offset, axis=1),
-                jax.lax.dynamic_update_slice_in_dim(cache.v_BMGK, v_BLGK, offset, axis=1),
-                offset + L,
-            )
-            y_BLHK = attend(
-                q_BLHK, cache.k_BMGK, cache.v_BMGK, positions_BL, offset, self.window, self.dtype
-            )
+        y_BLHK, cache = attend_and_remember(
+            q_BLHK, k_BLGK, v_BLGK, positions_BL, cache, self.window, self.dtype
+        )
         out = Linear(D, ("H", "D"), self.dtype, self.init_scale, name="o")
         return out(y_BLHK.reshape(B, L, D)), cache

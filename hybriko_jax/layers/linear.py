@@ -7,6 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hybriko_jax.lora import LoRA
+from hybriko_jax.quant import NF4
+from hybriko_jax.quant import product as quantized_product
 from hybriko_jax.sharding import declare
 
 
@@ -55,16 +58,38 @@ _einsum.defvjp(_forward, _backward)
 
 
 class Linear(nn.Module):
-    """y = x @ kernel, without bias."""
+    """y = x @ kernel + bias.
+
+    The kernel may be an `NF4` leaf, and the collection "lora" may hold a `LoRA` leaf for it.
+    """
 
     features: int
     axes: tuple[str, str]
     dtype: str = "float32"
     init_scale: float = 1.0
     """Variance of the kernel's initial values, times the number of inputs."""
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x_BLD: jax.Array) -> jax.Array:
-        init = nn.initializers.variance_scaling(self.init_scale, "fan_in", "truncated_normal")
-        kernel_DF = declare(self, "kernel", init, self.axes, (x_BLD.shape[-1], self.features))
-        return einsum("BLD,DF->BLF", x_BLD, kernel_DF, self.dtype)
+        # Linen's self.param would refuse a leaf that is no array.
+        quantized = self.has_variable("params", "kernel") and self.get_variable("params", "kernel")
+        if isinstance(quantized, NF4):
+            y_BLF = quantized_product(x_BLD, quantized, self.dtype)
+        else:
+            init = nn.initializers.variance_scaling(self.init_scale, "fan_in", "truncated_normal")
+            kernel_DF = declare(self, "kernel", init, self.axes, (x_BLD.shape[-1], self.features))
+            y_BLF = einsum("BLD,DF->BLF", x_BLD, kernel_DF, self.dtype)
+        if self.use_bias:
+            zeros = nn.initializers.zeros
+            y_BLF += declare(self, "bias", zeros, self.axes[1:], (self.features,))
+        if self.has_variable("lora", "kernel"):
+            y_BLF += self._adapted(x_BLD, self.get_variable("lora", "kernel"))
+        return y_BLF
+
+    def _adapted(self, x_BLD: jax.Array, lora: LoRA) -> jax.Array:
+        if lora.dropout and self.has_rng("dropout"):
+            keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - lora.dropout, x_BLD.shape)
+            x_BLD = jnp.where(keep, x_BLD / (1 - lora.dropout), 0)
+        x_BLR = einsum("BLD,DR->BLR", x_BLD, lora.a_DR, self.dtype)
+        return lora.scale * einsum("BLR,RF->BLF", x_BLR, lora.b_RF, self.dtype)

@@ -28,6 +28,12 @@ def rope_angles(positions_BL: jax.Array, head_size: int, theta: float = 1e4) -> 
     return positions_BL[..., None].astype(jnp.float32) * frequency_E
 
 
+def rotate_part(x_BLHK: jax.Array, angles_BLE: jax.Array) -> jax.Array:
+    """`rotate` of the first 2 E channels of every head; the others stay as they are."""
+    size = 2 * angles_BLE.shape[-1]
+    return jnp.concatenate([rotate(x_BLHK[..., :size], angles_BLE), x_BLHK[..., size:]], axis=-1)
+
+
 def rotate(x_BLHK: jax.Array, angles_BLE: jax.Array) -> jax.Array:
     """x turned by the angles; channel e is paired with channel e + K / 2 (the GPT-NeoX order)."""
     cos_BL1E = jnp.cos(angles_BLE)[:, :, None]

@@ -5,19 +5,23 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from hybriko_jax.config import HybriKoConfig
+from hybriko_jax.config import GPTNeoXConfig, ModelConfig
 from hybriko_jax.layers.attention import KVCache
 from hybriko_jax.layers.attention import make_room as _make_room
-from hybriko_jax.models import hybriko
+from hybriko_jax.models import gpt_neox, hybriko
 
 
-def build(config: HybriKoConfig) -> nn.Module:
+def build(config: ModelConfig) -> nn.Module:
     """The model of a config."""
+    if isinstance(config, GPTNeoXConfig):
+        return gpt_neox.GPTNeoX(config)
     return hybriko.HybriKo(config)
 
 
-def init_state(config: HybriKoConfig, batch: int, capacity: int) -> Any:
+def init_state(config: ModelConfig, batch: int, capacity: int) -> Any:
     """The state before the first token; attention layers hold `capacity` tokens."""
+    if isinstance(config, GPTNeoXConfig):
+        return gpt_neox.init_state(config, batch, capacity)
     return hybriko.init_state(config, batch, capacity)
 
 

@@ -6,11 +6,15 @@ from typing import Any
 
 import flax.linen as nn
 import flax.struct
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from hybriko_jax.config import LoRAConfig
+from hybriko_jax.lora import init as init_adapter
+from hybriko_jax.quant import NF4, with_axes
 from hybriko_jax.sharding import tree_shardings
 
 
@@ -27,9 +31,15 @@ class TrainState:
 
 
 def abstract_state(
-    model: nn.Module, tx: optax.GradientTransformation, seed: int, mesh: Mesh
+    model: nn.Module,
+    tx: optax.GradientTransformation,
+    seed: int,
+    mesh: Mesh,
+    lora: LoRAConfig | None = None,
 ) -> tuple[TrainState, Any]:
     """Shapes of a train state, with shardings, and the function that makes one.
+
+    Its parameters are the model's, or with `lora` those of an adapter.
 
     Optimizer moments take the shardings of their parameters explicitly: left to itself, jit puts
     all of them on the first device.
@@ -40,8 +50,12 @@ def abstract_state(
     """
 
     def boxed():
-        tokens_BL = jnp.zeros((1, 1), jnp.int32)
-        params = model.init(jax.random.key(seed), tokens_BL, tokens_BL)["params"]
+        key = jax.random.key(seed)
+        if lora:
+            shapes = jax.eval_shape(lambda: _boxed_params(model, key))
+            params = init_adapter(key, shapes, lora)
+        else:
+            params = _boxed_params(model, key)
         zero = jnp.int32(0)
         return TrainState(zero, params, tx.init(params), zero, zero)
 
@@ -53,6 +67,33 @@ def abstract_state(
         shardings,
     )
     return abstract, jax.jit(lambda: nn.unbox(boxed()), out_shardings=shardings)
+
+
+def place_frozen(model: nn.Module, params: list[Any], mesh: Mesh) -> Any:
+    """Parameters on the mesh, laid out as trained ones are; NF4 leaves like their kernels.
+
+    Args:
+      params: a list of one tree; it is emptied, so that each array can be freed as soon as its
+        copy is there.
+    """
+    boxed: Any = jax.eval_shape(lambda: _boxed_params(model, jax.random.key(0)))
+    axes: Any = flax.traverse_util.flatten_dict(boxed, sep="/")
+    leaves: Any = flax.traverse_util.flatten_dict(params.pop(), sep="/")
+    placed = {}
+    for path in list(leaves):
+        leaf = leaves.pop(path)
+        if isinstance(leaf, NF4):
+            named: Any = with_axes(leaf, axes[path].names)
+        else:
+            named = nn.LogicallyPartitioned(leaf, axes[path].names)
+        placed[path] = jax.device_put(leaf, tree_shardings(named, mesh))
+        jax.block_until_ready(placed[path])
+    return flax.traverse_util.unflatten_dict(placed, sep="/")
+
+
+def _boxed_params(model, key):
+    tokens_BL = jnp.zeros((1, 1), jnp.int32)
+    return model.init(key, tokens_BL, tokens_BL)["params"]
 
 
 def param_count(params: Any) -> int:

@@ -25,19 +25,27 @@ def loss_sums(
     chunk: int,
     z_loss: float = 0.0,
     prefix_P: Any = None,
+    frozen: Any = None,
+    dropout: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Loss and nats of a batch, summed over the tokens that its mask keeps.
 
     Args:
+      params: the parameters, or where `frozen` is given an adapter of it; see `lora`.
       prefix_P: tokens that stand before every row, run once for all; None for none. A row then
         holds one sample: position 0 within it would forget the prefix.
+      frozen: parameters that get no gradient.
+      dropout: random key; None drops nothing.
     """
-    variables = {"params": params}
+    variables = {"params": params} if frozen is None else {"params": frozen, "lora": params}
+    rngs = None if dropout is None else {"dropout": dropout}
     state, positions_BL = None, batch.positions_BL
     if prefix_P is not None:
         state = _state_after(model, variables, jnp.asarray(prefix_P), batch.tokens_BL.shape)
         positions_BL = positions_BL + len(prefix_P)
-    x_BLD, _ = model.apply(variables, batch.tokens_BL, positions_BL, state, method="hidden")
+    x_BLD, _ = model.apply(
+        variables, batch.tokens_BL, positions_BL, state, method="hidden", rngs=rngs
+    )
     kernel_VD: Any = model.apply(variables, method="unembedding")
     return next_token_loss(
         x_BLD,
@@ -68,6 +76,7 @@ def target_count(batch: Batch) -> jax.Array:
 def train_step(
     state: TrainState,
     batch: Batch,
+    frozen: Any = None,
     *,
     model: nn.Module,
     tx: optax.GradientTransformation,
@@ -79,31 +88,34 @@ def train_step(
     A step whose loss or gradient is not finite changes nothing but the counters.
 
     Args:
-      prefix_P: see `loss_sums`.
+      frozen, prefix_P: see `loss_sums`.
 
     Returns:
       The state, and scalars: loss and nats (per kept token, before the update), grad_norm,
       tokens (kept), skipped and bad_in_a_row.
     """
     count = target_count(batch)
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
 
-    def loss_fn(params, part):
+    def loss_fn(params, part, key):
         how: Any = {"chunk": config.loss_chunk, "z_loss": config.z_loss, "prefix_P": prefix_P}
-        loss, nats = loss_sums(model, params, part, **how)
+        loss, nats = loss_sums(model, params, part, frozen=frozen, dropout=key, **how)
         return loss / count, nats / count
 
     value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
     if config.accumulation == 1:
-        (loss, nats), grads = value_and_grad(state.params, batch)
+        (loss, nats), grads = value_and_grad(state.params, batch, key)
     else:
 
-        def add_part(total, part):
+        def add_part(total, part_and_key):
+            part, key = part_and_key
             part = jax.tree.map(lambda a: constrain(a, "BL"), part)
-            return jax.tree.map(jnp.add, total, value_and_grad(state.params, part)), None
+            return jax.tree.map(jnp.add, total, value_and_grad(state.params, part, key)), None
 
         zero = ((jnp.float32(0), jnp.float32(0)), jax.tree.map(jnp.zeros_like, state.params))
         parts = jax.tree.map(lambda a: _split_rows(a, config.accumulation), batch)
-        ((loss, nats), grads), _ = jax.lax.scan(add_part, zero, parts)
+        keys = jax.random.split(key, config.accumulation)
+        ((loss, nats), grads), _ = jax.lax.scan(add_part, zero, (parts, keys))
 
     grad_norm = optax.tree.norm(grads)
     good = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
@@ -134,10 +146,16 @@ def train_step(
 
 
 def eval_step(
-    params: Any, batch: Batch, *, model: nn.Module, chunk: int = 512, prefix_P: Any = None
+    params: Any,
+    batch: Batch,
+    frozen: Any = None,
+    *,
+    model: nn.Module,
+    chunk: int = 512,
+    prefix_P: Any = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Nats of a batch, summed, and how many tokens they are of."""
-    _, nats = loss_sums(model, params, batch, chunk=chunk, prefix_P=prefix_P)
+    _, nats = loss_sums(model, params, batch, chunk=chunk, prefix_P=prefix_P, frozen=frozen)
     return nats, jnp.sum(batch.loss_mask_BL[:, 1:])
 
 

@@ -46,6 +46,7 @@ def train(
     data_digest: str,
     init_params: Any = None,
     prefix_P: Any = None,
+    frozen: Any = None,
     peak_tokens_per_second: float | None = None,
     profile: bool = False,
 ) -> list[dict[str, Any]]:
@@ -58,6 +59,7 @@ def train(
       data_digest: names what row numbers count.
       init_params: parameters to start from where there is no checkpoint; None draws them.
       prefix_P: tokens that stand before every row; see `step.loss_sums`.
+      frozen: the base on the mesh, where config.lora is trained; see `place_frozen`.
       peak_tokens_per_second: of the model on all devices at their peak; None leaves MFU out.
       profile: trace some steps into workdir/profile.
 
@@ -78,7 +80,7 @@ def train(
         StopSignals() as signals,
         contextlib.ExitStack() as trace,
     ):
-        abstract, init = abstract_state(model, tx, c.seed, mesh)
+        abstract, init = abstract_state(model, tx, c.seed, mesh, config.lora)
         restored = checkpoints.restore(abstract)
         state, progress = restored or (init(), {"row": 0})
         if restored is None and init_params is not None:
@@ -115,7 +117,7 @@ def train(
 
         try:
             with signals.interruptible():
-                compiled = compile_step(model, tx, config, abstract, mesh, prefix_P)
+                compiled = compile_step(model, tx, config, abstract, mesh, prefix_P, frozen)
             batches = batches_from(row)
             pending: list[dict[str, jax.Array]] = []
             measured_at = {r["step"] for r in metrics.records if "held_out_nats" in r}
@@ -131,7 +133,7 @@ def train(
                 elif step in traced:
                     jax.block_until_ready(state)
                     trace.close()
-                state, measured = compiled(state, batch)
+                state, measured = compiled(state, batch, *([frozen] if frozen else []))
                 step, row = step + 1, row + c.batch_size
                 saved_with = {}
                 pending.append(measured)
@@ -176,12 +178,13 @@ def held_out_evaluation(
     batches: list[Batch],
     token_bytes_V: Any,
     prefix_P: Any = None,
+    frozen: Any = None,
 ) -> Evaluate:
     """Measures held-out loss on fixed batches.
 
     Args:
       token_bytes_V: UTF-8 bytes that each token spells.
-      prefix_P: tokens that stand before every row; see `step.loss_sums`.
+      prefix_P, frozen: see `step.loss_sums`.
     """
     step = jax.jit(
         functools.partial(eval_step, model=model, chunk=config.train.loss_chunk, prefix_P=prefix_P)
@@ -194,7 +197,7 @@ def held_out_evaluation(
     def evaluate(params):
         nats, tokens = 0.0, 0
         for batch in batches:
-            batch_nats, batch_tokens = step(params, batch)
+            batch_nats, batch_tokens = step(params, batch, frozen)
             nats, tokens = nats + float(batch_nats), tokens + int(batch_tokens)
         nats_per_token = nats / max(tokens, 1)
         return {
@@ -212,8 +215,13 @@ def compile_step(
     abstract: TrainState,
     mesh: Mesh,
     prefix_P: Any = None,
+    frozen: Any = None,
 ) -> jax.stages.Compiled:
-    """The train step, compiled for a mesh; it gives its first argument away."""
+    """The train step, compiled for a mesh; it gives its first argument away.
+
+    Args:
+      frozen: the base of an adapter, or its shapes and shardings: the step's third argument then.
+    """
     shape = (config.train.batch_size, config.train.seq_len)
 
     def like(dtype):
@@ -223,7 +231,7 @@ def compile_step(
     step = functools.partial(train_step, model=model, tx=tx, config=config.train, prefix_P=prefix_P)
     shardings = jax.tree.map(lambda s: s.sharding, abstract)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-    return jitted.lower(abstract, batch).compile()
+    return jitted.lower(abstract, batch, *([frozen] if frozen else [])).compile()
 
 
 def _place(params, abstract_params):
