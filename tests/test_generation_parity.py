@@ -145,6 +145,7 @@ def exported(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_greedy_tokens_are_those_of_transformers(exported):
+    """Identical but for near-ties, which are listed: pytest -m slow -rP shows them."""
     loaded, torch_model = exported
     tokenizer = loaded.tokenizer
     ends = [tokenizer.eos_id, tokenizer.control_id(IM_END)]

@@ -47,7 +47,7 @@ def base(tmp_path_factory):
         intermediate_size=128,
         max_position_embeddings=256,
         rotary_pct=0.5,
-        initializer_range=0.2,
+        initializer_range=0.05,
         eos_token_id=0,
         bos_token_id=None,
     )
@@ -108,7 +108,7 @@ def test_from_pairs_to_an_adapter_and_a_merged_model(base, pairs, tmp_path):
     tokens_BL = np.random.default_rng(0).integers(1, 600, (2, 30)).astype(np.int32)
     expected = ours(load.checkpoint(tmp_path / "run"), tokens_BL)
     plain = transformers.AutoModelForCausalLM.from_pretrained(base)
-    assert np.abs(theirs(plain, tokens_BL) - expected).max() > 0.1
+    assert np.abs(theirs(plain, tokens_BL) - expected).max() > 0.01
 
     run(
         "launch.export",

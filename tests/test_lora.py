@@ -18,18 +18,21 @@ import transformers
 from safetensors.numpy import load_file, save_file
 
 from hybriko_jax import lora
-from hybriko_jax.config import LoRAConfig, RunConfig, TrainConfig
-from hybriko_jax.convert.folder import load_folder
+from hybriko_jax.config import LoRAConfig, OptimizerConfig, RunConfig, TrainConfig
+from hybriko_jax.convert.folder import load_folder, load_weights
 from hybriko_jax.convert.parameters import to_torch
 from hybriko_jax.convert.peft import load_adapter, save_adapter
 from hybriko_jax.data.batch import Batch
+from hybriko_jax.data.loader import put
 from hybriko_jax.data.sample import sample_documents
 from hybriko_jax.errors import UserError
 from hybriko_jax.models import build
 from hybriko_jax.sharding import make_mesh
 from hybriko_jax.tokenizer import train_sentencepiece
+from hybriko_jax.training.optimizer import make_optimizer
 from hybriko_jax.training.state import abstract_state, place_frozen
 from hybriko_jax.training.step import train_step
+from hybriko_jax.training.train import compile_step
 
 # PEFT asks transformers by a name of before.
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")
@@ -207,6 +210,38 @@ def test_fifty_steps_are_those_of_peft(base, tmp_path):
     kept = flax.traverse_util.flatten_dict(frozen, sep="/")
     for path, before in flax.traverse_util.flatten_dict(params, sep="/").items():
         np.testing.assert_array_equal(kept[path], before)
+
+
+@pytest.mark.parametrize("mesh_text", ["fsdp=8", "data=2,fsdp=2,tensor=2"])
+def test_eight_devices_do_what_one_does(base, mesh_text):
+    """Three steps of an adapter of a base in four bits, dropout included."""
+    config, params = load_weights(base[0], "nf4")
+    settings = dataclasses.replace(LORA, precision="nf4", dropout=0.1)
+    run = RunConfig(
+        model=config,
+        optimizer=OptimizerConfig(learning_rate=1e-2, warmup_steps=1),
+        train=TrainConfig(steps=3, batch_size=8, seq_len=32),
+        lora=settings,
+    )
+    model, tx = build(config), make_optimizer(run.optimizer, 3)
+
+    def losses(text):
+        mesh, found = make_mesh(text), []
+        with jax.set_mesh(mesh):
+            abstract, init = abstract_state(model, tx, 0, mesh, settings)
+            frozen = place_frozen(model, [params], mesh)
+            step, state = compile_step(model, tx, run, abstract, mesh, frozen=frozen), init()
+            for n in range(3):
+                tokens_BL = tokens(8, 32, seed=n)
+                positions_BL = np.tile(np.arange(32, dtype=np.int32), (8, 1))
+                batch = put(Batch(tokens_BL, positions_BL, positions_BL > 9), mesh, 8)
+                state, measured = step(state, batch, frozen)
+                found.append(float(measured["loss"]))
+        return found, jax.tree.map(np.asarray, state.params)
+
+    alone, together = losses("1"), losses(mesh_text)
+    np.testing.assert_allclose(together[0], alone[0], rtol=1e-5)
+    chex.assert_trees_all_close(together[1], alone[1], rtol=1e-3, atol=1e-5)
 
 
 def test_dropout_is_of_the_adapters_input_and_of_training(base):

@@ -58,7 +58,7 @@ def write_nf4(name: str, leaf: NF4, dtype: str) -> dict[str, Tensor]:
         np.asarray(leaf.nested_absmax_N),
         np.asarray(leaf.nested_map),
         VALUES,
-        np.frombuffer(json.dumps(state).encode(), np.uint8),
+        np.frombuffer(bytearray(json.dumps(state).encode()), np.uint8),
     )
     return {name: _tensor(codes)} | {
         name + part: _tensor(a) for part, a in zip(_PARTS, parts, strict=True)
@@ -93,23 +93,22 @@ def _read(tensors: Mapping[str, Tensor], name: str, kind: str) -> NF4:
         raise UserError(f"{name}: bad quant_state ({e!r}). Copy the folder anew.") from None
     if kind != "nf4" or blocks != (BLOCK, NESTED_BLOCK):
         raise UserError(
-            f"{name} is {kind} in blocks of {blocks[0]} weights and of {blocks[1]} scales. Only nf4 "
-            f"of {BLOCK} and {NESTED_BLOCK} can be read: give the original weights, or quantise "
-            "them with bnb_4bit_quant_type='nf4' and bnb_4bit_use_double_quant=True."
+            f"{name} is {kind} in blocks of {blocks[0]} weights and of {blocks[1]} scales. Only "
+            f"nf4 of {BLOCK} and {NESTED_BLOCK} can be read: give the original weights, or "
+            "quantise them with bnb_4bit_quant_type='nf4' and bnb_4bit_use_double_quant=True."
         )
     if D % BLOCK:
         raise UserError(
             f"{name} has {D} inputs, but NF4 is read in whole blocks of {BLOCK}: give the original "
             "weights."
         )
-    n_blocks = F * D // BLOCK
-    sizes = (F * D // 2, n_blocks, -(-n_blocks // NESTED_BLOCK), 256)
-    arrays = []
-    for part, size in zip(("", *_PARTS), sizes, strict=False):
-        arrays.append(
-            _part(tensors, name + part, size, np.float32 if "nested" in part else np.uint8)
-        )
-    codes, absmax, nested_absmax, nested_map = arrays
+    n = F * D // BLOCK
+    codes, absmax, nested_absmax, nested_map = (
+        _part(tensors, name, F * D // 2, np.uint8),
+        _part(tensors, f"{name}.absmax", n, np.uint8),
+        _part(tensors, f"{name}.nested_absmax", -(-n // NESTED_BLOCK), np.float32),
+        _part(tensors, f"{name}.nested_quant_map", 256, np.float32),
+    )
     return NF4(codes.reshape(F, -1), absmax.reshape(F, -1), nested_absmax, nested_map, offset)
 
 

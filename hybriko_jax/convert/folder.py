@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hybriko_jax.config import ModelConfig
+from hybriko_jax.convert.bitsandbytes import read_nf4
 from hybriko_jax.convert.config import from_transformers, to_transformers
 from hybriko_jax.convert.parameters import Kept, our_shapes, parameters, to_torch
 from hybriko_jax.convert.tables import torch_name, transposed, usual_name
@@ -94,7 +95,7 @@ def load_weights(folder: Path, kept: Kept = "float32") -> tuple[ModelConfig, Any
     """A model's config and parameters (NumPy), read tensor by tensor.
 
     Args:
-      kept: see `parameters.parameters`.
+      kept: see `parameters.parameters`. What bitsandbytes has quantised stays NF4.
 
     Raises:
       UserError: a file is missing, damaged, or of another model.
@@ -105,14 +106,17 @@ def load_weights(folder: Path, kept: Kept = "float32") -> tuple[ModelConfig, Any
         for name, tensor in read_weights(folder).items()
         if (usual := usual_name(config, name))
     }
+    quantized, tensors = read_nf4(tensors)
     shapes = our_shapes(config)
     paths = {path: (torch_name(config, path), transposed(path)) for path in shapes}
-    if misfits := _misfits(config, {name: t.shape for name, t in tensors.items()}, shapes):
+    found = {name: t.shape for name, t in tensors.items()}
+    found |= {name: leaf.shape[::-1] for name, leaf in quantized.items()}
+    if misfits := _misfits(config, found, shapes):
         raise UserError(
             f"{folder}: the weights do not fit {CONFIG}: {some(misfits)}. Export the model again, "
             "or bring it in with launch.import_torch."
         )
-    return config, parameters(tensors, paths, kept)
+    return config, parameters(tensors, paths, kept, quantized)
 
 
 def _misfits(config, found, shapes):

@@ -16,7 +16,7 @@ from hybriko_jax.convert.weights import DTYPES, Tensor
 from hybriko_jax.errors import UserError
 from hybriko_jax.lora import is_matrix
 from hybriko_jax.models import build
-from hybriko_jax.quant import quantize
+from hybriko_jax.quant import NF4, dequantize, quantize
 
 Kept = Literal["float32", "bfloat16", "nf4"]
 """How parameters are kept in memory."""
@@ -35,7 +35,7 @@ def to_torch(config: ModelConfig, params: Any, dtype: str) -> dict[str, Tensor]:
     """A model's parameters as PyTorch keeps them, by their names.
 
     Args:
-      params: arrays in float32.
+      params: arrays in float32, or NF4 leaves.
       dtype: a key of DTYPES. The decay of the RG-LRU is float32 always: in bfloat16 its distance
         from one, which is its memory, would be off by up to 1.5 %.
 
@@ -50,7 +50,7 @@ def to_torch(config: ModelConfig, params: Any, dtype: str) -> dict[str, Tensor]:
         shape = p.shape[::-1] if transposed(path) else p.shape
 
         def make():
-            a = np.asarray(p)
+            a = np.asarray(dequantize(p)).T if isinstance(p, NF4) else np.asarray(p)
             with np.errstate(over="ignore"):
                 converted = (a.T if transposed(path) else a).astype(DTYPES[kind])
             if kind == "float16" and np.isinf(converted).sum() > np.isinf(a).sum():
@@ -66,7 +66,10 @@ def to_torch(config: ModelConfig, params: Any, dtype: str) -> dict[str, Tensor]:
 
 
 def parameters(
-    tensors: Mapping[str, Tensor], found: Mapping[str, tuple[str, bool]], kept: Kept = "float32"
+    tensors: Mapping[str, Tensor],
+    found: Mapping[str, tuple[str, bool]],
+    kept: Kept = "float32",
+    quantized: Mapping[str, NF4] | None = None,
 ) -> Any:
     """A tree of parameters, read tensor by tensor.
 
@@ -74,9 +77,12 @@ def parameters(
       found: our path -> the tensor that holds it, and whether it lies the other way round.
       kept: float32; bfloat16, in which vectors stay float32; or nf4, in which the kernels of layers
         are quantised from bfloat16, and embedding and head are bfloat16.
+      quantized: tensors that are NF4 already.
     """
 
     def parameter(path, name, turned):
+        if quantized and name in quantized:
+            return quantized[name]
         a = tensors[name].make()
         if kept == "float32" or a.ndim < 2:
             return _turned(a.astype(np.float32), turned)

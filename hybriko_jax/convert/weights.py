@@ -149,7 +149,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path} is damaged or missing ({e}). Copy it anew.") from None
     found = {}
     for name, part in described.items():
-        code: Any = part.get_dtype()
+        code = str(part.get_dtype())
         make = functools.partial(_read_tensor, path, name)
         if code not in codes:
             make = functools.partial(_refuse, f"{path}: {name} is {code}")
