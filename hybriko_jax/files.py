@@ -39,10 +39,13 @@ def new_folder(path: Path, overwrite: str = "") -> Iterator[Path]:
             f"{path} holds no {overwrite}, so it is no earlier export, and is not overwritten. "
             "Give a new folder."
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = path.absolute()
     made = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     old = path.with_name(f"{path.name}.{os.getpid()}.old")
-    made.mkdir()
+    try:
+        made.mkdir(parents=True)
+    except OSError as e:
+        raise UserError(f"{path} cannot be written ({e.strerror}). Give another place.") from None
     try:
         yield made
         if path.exists():

@@ -149,9 +149,9 @@ def _quantize_absmax(centred_FS):
     values[: centred_FS.size] = centred_FS.reshape(-1)
     blocks = values.reshape(-1, NESTED_BLOCK)
     absmax_N = np.abs(blocks).max(-1)
-    # Float64 finds the nearest code, where bitsandbytes' kernel for CPUs is off by one at times.
-    scaled = blocks / np.maximum(absmax_N, np.finfo(np.float32).tiny).astype(np.float64)[:, None]
-    codes = np.searchsorted((NESTED_VALUES[1:].astype(float) + NESTED_VALUES[:-1]) / 2, scaled)
+    scaled = blocks / np.maximum(absmax_N, np.finfo(np.float32).tiny)[:, None]
+    # The nearest; bitsandbytes' kernel for CPUs is off by one at times.
+    codes = np.searchsorted((NESTED_VALUES[1:] + NESTED_VALUES[:-1]) / 2, scaled)
     codes_FS = codes.astype(np.uint8).reshape(-1)[: centred_FS.size].reshape(centred_FS.shape)
     return codes_FS, absmax_N
 

@@ -64,6 +64,8 @@ class SentencePiece:
         try:
             self._model = model if isinstance(model, bytes) else Path(model).read_bytes()
             self._sp = spm.SentencePieceProcessor(model_proto=self._model)
+            if not self._sp.GetPieceSize():  # of an empty file
+                raise RuntimeError("it holds no piece")
         except (OSError, RuntimeError) as e:
             raise UserError(
                 f"{model}: not a SentencePiece model that can be read ({e}). Train one with "

@@ -93,7 +93,7 @@ def export(arguments: Arguments) -> None:
             tensors = save_published(folder, *what)
         elif arguments.format == "transformers":
             card = arguments.checkpoint / "README.md"
-            text = card.read_text("utf-8") if card.exists() else ""
+            text = card.read_text("utf-8", errors="replace") if card.is_file() else ""
             tensors = save_transformers(folder, *what, shard_bytes, text)
         else:
             tensors = save_folder(folder, *what, shard_bytes)

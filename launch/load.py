@@ -64,7 +64,7 @@ def checkpoint(path: Path, dtype: str = "float32", kept: Kept = "float32") -> Lo
             "folder (with model.safetensors)."
         )
     prompt = path / SYSTEM_PROMPT
-    system = prompt.read_text("utf-8") if prompt.exists() else ""
+    system = prompt.read_text("utf-8", errors="replace") if prompt.exists() else ""
     return Loaded(dataclasses.replace(config, dtype=dtype, remat=False), params, tokenizer, system)
 
 

@@ -63,6 +63,12 @@ def test_a_stop_token_ends_and_is_not_given(model_and_params):
     )
 
 
+def test_every_row_answers_where_all_stop_at_once(model_and_params):
+    model, params = model_and_params
+    stop = tuple(range(model.config.vocab_size))
+    assert continuations(model, params, [[2, 5], [2, 7]], 10, stop=stop) == [[], []]
+
+
 def test_a_seed_repeats_itself(model_and_params):
     model, params = model_and_params
     a, b, c = (continuations(model, params, [[2, 5]], 20, seed=s) for s in (1, 1, 2))

@@ -108,6 +108,8 @@ def test_a_new_folder_is_whole_or_not_there(tmp_path):
     assert [p.name for p in place.iterdir()] == ["y"]
     with pytest.raises(UserError, match="is a file"), new_folder(place / "y"):
         pass
+    with pytest.raises(UserError, match="cannot be written"), new_folder(place / "y" / "z"):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -118,6 +120,11 @@ def test_a_new_folder_is_whole_or_not_there(tmp_path):
         ("layer_types", ["mamba"], "layer_types: 'mamba' is none of"),
         ("rope_parameters", None, "wrong kind"),
         ("intermediate_size", 100, "not a multiple"),
+        ("rope_parameters", {"rope_type": "yarn", "rope_theta": 1e4}, "rope_type is 'yarn'"),
+        ("num_hidden_layers", 9, "num_hidden_layers=9, but layer_types names 3"),
+        ("num_hidden_layers", 3.0, "wrong kind .num_hidden_layers=3.0"),
+        ("tie_word_embeddings", "yes", "wrong kind .tie_word_embeddings='yes'"),
+        ("hidden_size", 0, "d_model=0 must be positive"),
     ],
 )
 def test_the_config_of_another_model_is_refused(small, field, value, message):

@@ -197,11 +197,45 @@ def test_a_pt_file_gives_the_same_bits(params, tmp_path, dtype, key):
     np.testing.assert_array_equal(found["b"].make().astype(np.float32), made.T.float().numpy())
 
 
+def test_a_pt_file_of_before_is_read(tmp_path):
+    torch = pytest.importorskip("torch")
+    made = {"a": torch.randn(3, 5)}
+    torch.save(made, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    np.testing.assert_array_equal(read_weights(tmp_path / "old.pt")["a"].make(), made["a"].numpy())
+
+
+def test_weights_in_bytes_are_refused(params, tokenizer, tmp_path):
+    """uint8 is how packed weights are kept, and is no weight by itself."""
+    save_folder(tmp_path, CONFIG, params, tokenizer, "float32")
+    tensors = safetensors.numpy.load_file(tmp_path / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].astype(np.uint8)
+    safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="model.norm.weight is uint8"):
+        load_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "table,message",
+    [
+        ([{"pattern": "a", "to": r"\1/x"}], "invalid group reference"),
+        ([{"pattern": "a", "to": 3}], "not a table of names"),
+        ([{"pattern": "a", "to": "b", "transpose": "no"}], "transpose is 'no'"),
+    ],
+)
+def test_a_table_of_names_that_cannot_work_is_refused(tmp_path, table, message):
+    (tmp_path / "t.json").write_text(json.dumps(table))
+    with pytest.raises(UserError, match=message):
+        read_rules(tmp_path / "t.json")
+    with pytest.raises(UserError, match="not a table of names"):
+        read_rules(tmp_path / "none.json")
+
+
 @pytest.mark.parametrize(
     "content,message",
     [
         ([1, 2], "holds no state_dict"),
         ({"a": 1}, "what is no tensor: a"),
+        ({7: "int"}, "what is no tensor: 7"),
         ({"a": "int"}, "what is no tensor|can be read"),
     ],
 )

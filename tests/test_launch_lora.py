@@ -96,6 +96,7 @@ def theirs(model, tokens_BL):
         return model.eval()(torch.from_numpy(tokens_BL).long()).logits.numpy()
 
 
+@pytest.mark.slow
 def test_from_pairs_to_an_adapter_and_a_merged_model(base, pairs, tmp_path):
     more = ("--lora.precision", "float32", "--optimizer.learning-rate", 0.05)
     more += ("--optimizer.warmup-steps", 1)

@@ -79,6 +79,19 @@ def test_quantize_equals_bitsandbytes(shape, dtype):
     assert (our_error <= their_error + ulp)[differ].all()
 
 
+def test_ties_are_decided_as_bitsandbytes_does():
+    """Weights on the middle between two codes, and next to it on either side."""
+    middles = ((VALUES[1:] + VALUES[:-1]) / 2).astype(np.float32)
+    absmax_F = np.concatenate([[1], np.random.default_rng(0).lognormal(size=99)])
+    weights_DF = np.zeros((64, 100), np.float32)
+    weights_DF[:15] = middles[:, None] * absmax_F
+    weights_DF[15:30] = np.nextafter(weights_DF[:15], np.float32(-9))
+    weights_DF[30:45] = np.nextafter(weights_DF[:15], np.float32(9))
+    weights_DF[45] = absmax_F
+    codes, _ = peer_state(weights_DF)
+    np.testing.assert_array_equal(quantize(weights_DF).codes_FC.reshape(-1, 1), codes.numpy())
+
+
 def error(codes_FS, kernel_DF, leaf):
     """How far scales with these codes are from what they should be."""
     absmax_FS = np.abs(kernel_DF.T.astype(np.float64)).reshape(*codes_FS.shape, 64).max(-1)

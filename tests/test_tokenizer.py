@@ -42,6 +42,12 @@ def tokenizer() -> SentencePiece:
 
 
 @pytest.mark.parametrize("text", TEXTS)
+def test_an_empty_file_is_no_tokenizer(tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(b"")
+    with pytest.raises(UserError, match="holds no piece"):
+        SentencePiece(tmp_path / "tokenizer.model")
+
+
 def test_round_trip_is_exact(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,10 +90,33 @@ def from_transformers(described: Mapping[str, Any]) -> ModelConfig:
         raise UserError(f"a value is of the wrong kind ({e}).") from None
 
 
+def _values(described: Mapping[str, Any], names: Mapping[str, str], config: type) -> dict[str, Any]:
+    """The fields of a config, whose types JSON does not promise."""
+    hints = typing.get_type_hints(config)
+    values = {ours: described[theirs] for ours, theirs in names.items()}
+    for ours, theirs in names.items():
+        kinds = typing.get_args(hints[ours]) or (hints[ours],)
+        if float in kinds:
+            kinds = (*kinds, int)
+        if type(values[ours]) not in kinds:
+            raise TypeError(f"{theirs}={values[ours]!r}")
+    return values
+
+
+def _need_plain_rope(rope: Mapping[str, Any]) -> None:
+    if (kind := rope.get("rope_type", rope.get("type", "default"))) != "default":
+        raise UserError(f"rope_type is {kind!r}; only 'default' is known here.")
+
+
 def _hybriko(described):
-    values = {ours: described[theirs] for ours, theirs in _HYBRIKO.items()}
+    values = _values(described, _HYBRIKO, HybriKoConfig)
+    _need_plain_rope(described["rope_parameters"])
     kinds = tuple(_back(_KINDS, k, "layer_types") for k in described["layer_types"])
-    width, rest = divmod(described["intermediate_size"], values["d_model"])
+    if len(kinds) != values["n_layers"]:
+        raise UserError(
+            f"num_hidden_layers={values['n_layers']}, but layer_types names {len(kinds)}."
+        )
+    width, rest = divmod(described["intermediate_size"], max(values["d_model"], 1))
     if rest:
         raise UserError(
             f"intermediate_size={described['intermediate_size']} is not a multiple of "
@@ -128,12 +152,11 @@ def _gpt_neox_to_transformers(config):
 def _gpt_neox(described):
     described = {**_GPT_NEOX_DEFAULTS, **described}
     rope = described.get("rope_parameters") or described.get("rope_scaling") or {}
-    if (kind := rope.get("rope_type", rope.get("type", "default"))) != "default":
-        raise UserError(f"rope_type is {kind!r}; only 'default' is known here.")
+    _need_plain_rope(rope)
     fraction = rope.get("partial_rotary_factor", described.get("rotary_pct", 0.25))
     act = described["hidden_act"]
     return GPTNeoXConfig(
-        **{ours: described[theirs] for ours, theirs in _GPT_NEOX.items()},
+        **_values(described, _GPT_NEOX, GPTNeoXConfig),
         activation=_back(
             _GPT_NEOX_ACTIVATIONS, "gelu_pytorch_tanh" if act in _TANH else act, "hidden_act"
         ),

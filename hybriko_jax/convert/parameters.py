@@ -83,6 +83,8 @@ def parameters(
     def parameter(path, name, turned):
         if quantized and name in quantized:
             return quantized[name]
+        if (dtype := tensors[name].dtype) not in DTYPES:
+            raise UserError(f"{name} is {dtype}; a weight is one of {', '.join(DTYPES)}.")
         a = tensors[name].make()
         if kept == "float32" or a.ndim < 2:
             return _turned(a.astype(np.float32), turned)

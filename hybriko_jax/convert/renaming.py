@@ -52,19 +52,19 @@ def read_rules(path: Path | None = None) -> list[Rule]:
     Raises:
       UserError: the file is none of that kind.
     """
-    text = (
-        path.read_text("utf-8")
-        if path
-        else (files("hybriko_jax.convert") / "names.json").read_text()
-    )
+    shipped = files("hybriko_jax.convert") / "names.json"
     try:
-        table = json.loads(text)
+        table = json.loads((path or shipped).read_text("utf-8"))
         if not isinstance(table, list):
             raise TypeError("not a list")
         rules = [Rule(r["pattern"], r["to"], r.get("transpose", False)) for r in table]
         for rule in rules:
-            re.compile(rule.pattern)
-    except (ValueError, TypeError, KeyError, AttributeError, re.error) as e:
+            anything = re.fullmatch(f"(?:{rule.pattern})|", "")
+            if anything and rule.to is not None:
+                anything.expand(rule.to)  # raises for groups that the pattern lacks
+            if not isinstance(rule.transpose, bool):
+                raise TypeError(f"transpose is {rule.transpose!r}")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, re.error) as e:
         raise UserError(
             f'{path}: not a table of names ({e}). It is a list of {{"pattern": ..., "to": ..., '
             '"transpose": true or false}.'

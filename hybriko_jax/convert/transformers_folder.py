@@ -93,7 +93,7 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0]))
 """
 _NOTE = """, the decay of the RG-LRU (`lam`) in float32. transformers
 computes in float32 unless `from_pretrained` is told otherwise (`dtype="bfloat16"`). The code in
-`modeling_hybriko.py` needs PyTorch and transformers only"""
+`modeling_hybriko.py` needs PyTorch and transformers only, 5.23 or newer"""
 
 
 def _card(card, config, tensors, dtype):
@@ -105,4 +105,5 @@ def _card(card, config, tensors, dtype):
         dtype=dtype,
         note=_NOTE if ours else "",
     )
+    card = card.partition("\n## Use with transformers\n")[0]  # of an export that is exported
     return (card or _HEAD.format(kind=kind, name=name)).rstrip() + "\n" + use

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import pickle
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,8 +134,9 @@ def _weights_of(folder):
 def _index(path):
     try:
         names = json.loads(path.read_text())["weight_map"]
-        if not all("/" not in name for name in names.values()):
-            raise ValueError("a shard lies outside the folder")
+        for name in names.values():
+            if "/" in name or not name.endswith((".safetensors", ".bin", ".pt")):
+                raise ValueError(f"{name} is no shard")
         return names
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise UserError(f"{path} is not an index of shards ({e}). Copy the folder anew.") from None
@@ -171,7 +173,11 @@ def _refuse(what):
 def _read_pt(path: Path) -> dict[str, Tensor]:
     torch = _torch()
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"PK"  # older files are not, and cannot be mapped
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickle's protocol, before it is refused
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except (OSError, RuntimeError, EOFError, ValueError) as e:
         raise UserError(f"{path} is damaged or missing ({_first_line(e)}). Copy it anew.") from None
     except pickle.UnpicklingError as e:
@@ -184,7 +190,12 @@ def _read_pt(path: Path) -> dict[str, Tensor]:
             content = content[key]
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path} holds no state_dict.")
-    if other := [str(k) for k, v in content.items() if not isinstance(v, torch.Tensor)]:
+    if other := [
+        str(k)
+        for k, v in content.items()
+        if not (isinstance(k, str) and isinstance(v, torch.Tensor) and v.layout == torch.strided)
+        or v.device.type == "meta"
+    ]:
         raise UserError(f"{path} holds what is no tensor: {some(other)}.")
     return {name: _from_torch(path, name, t, torch) for name, t in content.items()}
 

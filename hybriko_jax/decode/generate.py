@@ -68,10 +68,15 @@ def generate(
         logits_BV, state = _step(model, params, token_B[:, None], (position_B + n)[:, None], state)
 
 
-def continuations(*args: Any, **kwargs: Any) -> list[list[int]]:
+def continuations(
+    model: nn.Module, params: Any, prompts: Sequence[Sequence[int]], *args: Any, **kwargs: Any
+) -> list[list[int]]:
     """`generate`, all at once: the new tokens of every row."""
-    columns = list(generate(*args, **kwargs))
-    return [[int(t) for t in row if t >= 0] for row in np.stack(columns, 1)] if columns else [[]]
+    rows: list[list[int]] = [[] for _ in prompts]
+    for token_B in generate(model, params, prompts, *args, **kwargs):
+        for row, token in zip(rows, token_B.tolist(), strict=True):
+            row += [token] if token >= 0 else []
+    return rows
 
 
 def _read(model, params, prompts, max_tokens):

@@ -75,7 +75,7 @@ class Linear(nn.Module):
         # Linen's self.param would refuse a leaf that is no array.
         quantized = self.has_variable("params", "kernel") and self.get_variable("params", "kernel")
         if isinstance(quantized, NF4):
-            y_BLF = quantized_product(x_BLD, quantized, self.dtype)
+            y_BLF = quantized_product(x_BLD, quantized, self.dtype, self.axes)
         else:
             init = nn.initializers.variance_scaling(self.init_scale, "fan_in", "truncated_normal")
             kernel_DF = declare(self, "kernel", init, self.axes, (x_BLD.shape[-1], self.features))
