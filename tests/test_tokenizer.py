@@ -42,12 +42,6 @@ def tokenizer() -> SentencePiece:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_an_empty_file_is_no_tokenizer(tmp_path):
-    (tmp_path / "tokenizer.model").write_bytes(b"")
-    with pytest.raises(UserError, match="holds no piece"):
-        SentencePiece(tmp_path / "tokenizer.model")
-
-
 def test_round_trip_is_exact(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
@@ -115,3 +109,9 @@ def test_round_trip_of_the_real_corpus(tokenizer):
         texts = list(file_documents(Path(path), "text", BadLines("refuse")))
         for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
             assert tokenizer.decode(ids) == unicodedata.normalize("NFC", text)
+
+
+def test_an_empty_file_is_no_tokenizer(tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(b"")
+    with pytest.raises(UserError, match="holds no piece"):
+        SentencePiece(tmp_path / "tokenizer.model")
