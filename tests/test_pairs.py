@@ -377,7 +377,7 @@ SWAPPED = [p[::-1] for p in SIMPLE]
 BAD_FILES = {
     "missing": ("b.tsv", None, "no such file"),
     "empty": ("a.tsv", b"", "is empty"),
-    "empty, compressed": ("a.csv.gz", gzip.compress(b"", mtime=0), "no column for ko and en; it has none"),
+    "empty, compressed": ("a.csv.gz", gzip.compress(b""), "no column for ko and en; it has none"),
     "blank": ("a.jsonl", b"\n \n", "holds no object"),
     "header only": ("a.csv", b"ko,en\n", "holds no pair of ko and en"),
     "suffix": ("a.txt", b"x", "unknown suffix"),
