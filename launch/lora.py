@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -91,17 +90,16 @@ def tune(arguments: Arguments, mesh: Mesh) -> None:
 
     def rows_of(pairs):
         found: Any = translations(tokenizer, pairs, settings.languages, c.seq_len)
-        return ConversationRows(found, (1.0,), c.seq_len, c.seed, tokenizer.pad_id), found.tokens
+        return ConversationRows(found, (1.0,), c.seq_len, c.seed, tokenizer.pad_id), found
 
-    (rows, tokens), (unseen_rows, _) = rows_of(training), rows_of(unseen)
-    plan = rows.plan(0)
+    (rows, learned), (unseen_rows, _) = rows_of(training), rows_of(unseen)
+    plan, tokens = rows.plan(0), learned.tokens
     if left_out := len(training) - len(tokens):
         common.say(f"{left_out:,} pairs are longer than a row of {c.seq_len} and left out")
     common.say(
         f"{len(tokens):,} pairs, {sum(map(len, tokens)):,} tokens; an epoch is {plan.n_rows:,} "
         f"rows, {plan.fill(c.seq_len):.2%} full"
     )
-    digest = hashlib.sha256(b"".join(t.tobytes() for t in tokens)).hexdigest()[:16]
     frozen = [base.params]
     del base  # place_frozen frees it as it goes
     start.run(
@@ -112,7 +110,7 @@ def tune(arguments: Arguments, mesh: Mesh) -> None:
         rows,
         unseen_rows,
         frozen=frozen,
-        data_digest=digest,
+        data_digest=learned.digest(),
         init_params=adapter,
     )
 

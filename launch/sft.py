@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,7 +11,6 @@ import tyro
 
 from hybriko_jax.config import RunConfig
 from hybriko_jax.errors import UserError
-from hybriko_jax.files import write_file
 from launch import common, load, start
 
 if TYPE_CHECKING:
@@ -104,8 +102,7 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
         raise UserError(f"{settings.samples} holds one sample. Give more, or --held-out FILE.")
     system = system_prompt(settings.prompt, [tool.schema for tool in TOOLS])
 
-    start.open_workdir(workdir, SETTINGS, settings, tokenizer, config)
-    write_file(workdir / load.SYSTEM_PROMPT, system)
+    start.open_workdir(workdir, SETTINGS, settings, tokenizer, config, system)
     text = None
     if settings.text_share:
         text = common.prepared_data(config, tokenizer, workdir).train
@@ -142,19 +139,10 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
         rows,
         unseen_rows,
         prefix_P=prefix_P,
-        data_digest=_digest(mixture),
+        data_digest=mixture.digest(),
         init_params=None if lora else base.params,
         frozen=[base.params] if lora else None,
     )
-
-
-def _digest(mixture):
-    """Names the tokens that row numbers count."""
-    digest = hashlib.sha256()
-    for tokens in mixture.tokens:
-        digest.update(tokens.tobytes())
-    digest.update(mixture.length_N.tobytes())
-    return digest.hexdigest()[:16]
 
 
 if __name__ == "__main__":

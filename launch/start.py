@@ -145,12 +145,18 @@ def run(
 
 
 def open_workdir(
-    workdir: Path, name: str, settings: Any, tokenizer: Tokenizer, config: RunConfig
+    workdir: Path,
+    name: str,
+    settings: Any,
+    tokenizer: Tokenizer,
+    config: RunConfig,
+    system: str | None = None,
 ) -> None:
     """Makes and locks a workdir, and saves there what decides the run.
 
     Args:
       name: the file of `settings`.
+      system: the system prompt, where there is one.
 
     Raises:
       UserError: it holds a run of other settings, or of another model.
@@ -168,6 +174,8 @@ def open_workdir(
             )
         tokenizer.save(workdir / tokenizer.FILE)
         write_file(saved, to_json(settings))
+        if system is not None:
+            write_file(workdir / load.SYSTEM_PROMPT, system)
         write_file(workdir / "config.json", to_json(config))
 
     on_main_process(open_it)

@@ -142,9 +142,7 @@ def test_from_pairs_to_an_adapter_and_a_merged_model(base, pairs, tmp_path):
 
     goes_on = ("--init-adapter", tmp_path / "adapter", "--train.epochs", 0.5)
     assert "held out" in lora(base, pairs, tmp_path / "next", *more, *goes_on)
-    wrong = lora(
-        base, pairs, tmp_path / "no", *more, *goes_on, "--lora.rank", 4, code=1
-    )  # fmt: skip
+    wrong = lora(base, pairs, tmp_path / "no", *more, *goes_on, "--lora.rank", 4, code=1)
     assert "rank: 8 -> 4" in wrong and not (tmp_path / "no").exists()
 
 

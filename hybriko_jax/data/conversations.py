@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -93,6 +94,14 @@ class Conversations:
     @functools.cached_property
     def source_N(self) -> np.ndarray:
         return (np.arange(len(self.length_N)) >= len(self.tokens)).astype(np.int16)
+
+    def digest(self) -> str:
+        """Names the tokens that row numbers count."""
+        digest = hashlib.sha256()
+        for tokens in self.tokens:
+            digest.update(tokens.tobytes())
+        digest.update(self.length_N.tobytes())
+        return digest.hexdigest()[:16]
 
     def read(self, indices: list[int]) -> list[np.ndarray]:
         """Token ids of conversations and documents."""
