@@ -63,7 +63,7 @@ def chat_tokens(
     and a name would be other tokens in the request than between the quotes of the answer.
 
     Args:
-      begin: whether a start token comes first.
+      begin: whether a start token comes first, where the tokenizer has one.
 
     Returns:
       tokens_L, int32, and said_L, bool: contents of assistant messages and the <|im_end|> that
@@ -71,7 +71,8 @@ def chat_tokens(
     """
     start, end = tokenizer.control_id(IM_START), tokenizer.control_id(IM_END)
     newline = tokenizer.encode("\n")
-    tokens, said = ([tokenizer.bos_id], [False]) if begin else ([], [])
+    tokens = list(tokenizer.begin) if begin else []
+    said = [False] * len(tokens)
     for message in messages:
         header = [start, *tokenizer.encode(message["role"] + "\n")]
         mine = message["role"] == "assistant"
@@ -144,7 +145,7 @@ def translation_tokens(
     with the answer it could share a token with its last character (".</"): Gugugo, trained so,
     stops on several spellings.
 
-    A start token comes first where the tokenizer has one (bos_id >= 0).
+    A start token comes first where the tokenizer has one.
 
     Returns:
       tokens_L, int32, and said_L, bool: the answer with its </끝>.
@@ -162,9 +163,7 @@ def translation_tokens_batch(
     """`translation_tokens` of each; many at a time are faster."""
     prompts = [translation_prompt(t.source_text, t.source, t.target) for t in translations]
     answers = [translation_answer(t.target_text).removesuffix(END) for t in translations]
-    bos = tokenizer.bos_id
-    begin = [] if bos is None or bos < 0 else [bos]
-    end = tokenizer.encode(END)
+    begin, end = tokenizer.begin, tokenizer.encode(END)
     return [
         (
             np.array([*begin, *prompt, *answer, *end], np.int32),

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hybriko_jax.barrier import after
 from hybriko_jax.errors import UserError
 from hybriko_jax.sharding import AXIS_RULES, constrain
 
@@ -191,7 +192,7 @@ def _product(x_BLD, leaf, dtype, axes) -> Any:
 
 
 def _forward(x_BLD, leaf, dtype, axes):
-    high_FC, low_FC = _halves(_gathered(_after(x_BLD, leaf), axes), dtype)
+    high_FC, low_FC = _halves(_gathered(after(x_BLD, leaf), axes), dtype)
     x_BLD = x_BLD.astype(dtype)
     # The weights of a byte stand next to each other in a row. Two products, of the halves as they
     # come, cost less than weaving them together: in bfloat16 on a CPU, a tenth.
@@ -200,7 +201,7 @@ def _forward(x_BLD, leaf, dtype, axes):
 
 
 def _backward(dtype, axes, leaf, g_BLF):
-    halves = _halves(_gathered(_after(g_BLF, leaf), axes), dtype)
+    halves = _halves(_gathered(after(g_BLF, leaf), axes), dtype)
     g_BLF = g_BLF.astype(dtype)
     return _interleaved(*(_einsum("BLF,FC->BLC", g_BLF, half_FC) for half_FC in halves)), None
 
@@ -236,23 +237,6 @@ def _absmax(leaf):
 
 def _interleaved(even, odd):
     return jnp.stack([even, odd], -1).reshape(*even.shape[:-1], -1)
-
-
-def _after(x, leaf):
-    """The leaf, of which nothing can be computed before x is there.
-
-    Without it, a compiler dequantises once for both passes, and all kernels at once.
-    """
-
-    def on_cpu(x, leaf):
-        # There XLA drops barriers, but does not see that nothing is beyond infinity.
-        zero = (x.reshape(-1)[0] > jnp.inf).astype(jnp.uint8)
-        return leaf.replace(codes_FC=leaf.codes_FC ^ zero, absmax_FS=leaf.absmax_FS ^ zero)
-
-    def elsewhere(x, leaf):
-        return jax.lax.optimization_barrier((x, leaf))[1]
-
-    return jax.lax.platform_dependent(x, leaf, cpu=on_cpu, default=elsewhere)
 
 
 def _gathered(leaf, axes):

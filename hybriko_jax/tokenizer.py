@@ -28,8 +28,9 @@ class Tokenizer(Protocol):
     """What data, decoding and evaluation ask of a tokenizer.
 
     FILE is the name it is saved under. eos_id and pad_id are always ids; bos_id is -1 where texts
-    begin with no token of their own. Where no token is there for padding, pad_id is eos_id: losses
-    and positions mask it, whatever it is.
+    begin with no token of their own. `begin` is what they do begin with, and `ends` are the ids
+    after which a model has no more to say. Where no token is there for padding, pad_id is eos_id:
+    losses and positions mask it, whatever it is.
     """
 
     FILE: ClassVar[str]
@@ -37,6 +38,8 @@ class Tokenizer(Protocol):
     pad_id: int
     bos_id: int
     eos_id: int
+    begin: list[int]
+    ends: list[int]
 
     def encode(self, text: str) -> list[int]: ...
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
@@ -75,6 +78,9 @@ class SentencePiece:
         self.pad_id: int = self._sp.pad_id()
         self.bos_id: int = self._sp.bos_id()
         self.eos_id: int = self._sp.eos_id()
+        self.begin: list[int] = [self.bos_id] if self.bos_id >= 0 else []
+        im_end = self._sp.PieceToId(IM_END)
+        self.ends: list[int] = [self.eos_id, *([im_end] if self._sp.IsControl(im_end) else [])]
         self._space_ids = [self._sp.PieceToId(f"<0x{b:02X}>") for b in SPACE.encode()]
 
     def encode(self, text: str) -> list[int]:
@@ -99,11 +105,11 @@ class SentencePiece:
         """Id of a control symbol.
 
         Raises:
-          KeyError: the tokenizer has no such symbol.
+          UserError: the tokenizer has no such symbol.
         """
         i = self._sp.PieceToId(symbol)
         if not self._sp.IsControl(i):
-            raise KeyError(symbol)
+            raise _no_control(symbol)
         return i
 
     def pieces(self) -> list[bytes]:
@@ -184,12 +190,15 @@ class TokenizerJson:
         self._check_special_ids(name, eos=eos_id, bos=bos_id, pad=pad_id)
         self.eos_id: int = cast(int, eos_id)
         self.bos_id: int = -1 if bos_id is None else bos_id
+        self.begin: list[int] = [self.bos_id] if self.bos_id >= 0 else []
         self.pad_id: int = self.eos_id if pad_id is None or pad_id == -1 else pad_id
         _take_texts_whole(self._tokenizer, self._byte_level)
         # Some files do not say that it is special.
         self._tokenizer.add_special_tokens([self._tokenizer.id_to_token(self.eos_id)])
         added = self._tokenizer.get_added_tokens_decoder()
         self.controls = {token.content: i for i, token in added.items() if token.special}
+        im_end = self.controls.get(IM_END, self.eos_id)
+        self.ends: list[int] = [self.eos_id, *([im_end] if im_end != self.eos_id else [])]
         self._spelled = {i: self._spell(piece) for piece, i in self._tokenizer.get_vocab().items()}
         self._spelled |= {i: b"" if t.special else t.content.encode() for i, t in added.items()}
         # More than the library counts where ids leave gaps.
@@ -245,8 +254,10 @@ class TokenizerJson:
         """Id of a special token.
 
         Raises:
-          KeyError: the tokenizer has no such token.
+          UserError: the tokenizer has no such token.
         """
+        if symbol not in self.controls:
+            raise _no_control(symbol)
         return self.controls[symbol]
 
     def pieces(self) -> list[bytes]:
@@ -264,6 +275,13 @@ class TokenizerJson:
 
     def save(self, path: Path) -> None:
         write_file(path, self._file)
+
+
+def _no_control(symbol: str) -> UserError:
+    return UserError(
+        f"The tokenizer has no control symbol {symbol!r}: its model knows no conversations. Give a "
+        "model whose tokenizer launch.train_tokenizer made."
+    )
 
 
 def _take_texts_whole(tokenizer: tokenizers.Tokenizer, byte_level: bool) -> None:

@@ -810,10 +810,9 @@ def our_lora_step(name: str, base: str, batch: int, seq_len: int) -> tuple[dict[
     run = common.load_config("gugugo_v09")
     dtype = "float32" if precision == "float32" else "bfloat16"
     mesh, tx = make_mesh("1"), make_optimizer(run.optimizer, 1000)
-    config, params = load_weights(Path(base), precision)
-    model = build(replace(config, dtype=dtype, remat=precision == "nf4"))
-    frozen = place_frozen(model, [params], mesh)
-    del params
+    config, *params = load_weights(Path(base), precision)
+    model = build(replace(config, dtype=dtype, remat=precision != "float32"))
+    frozen = place_frozen(model, params, mesh)
     loading = peak_gib()
     forget_peak()
     train = replace(run.train, epochs=None, batch_size=batch, seq_len=seq_len, accumulation=1)

@@ -41,17 +41,16 @@ def main() -> None:
 
     from hybriko_jax.decode.generate import generate
     from hybriko_jax.models import build
-    from hybriko_jax.tokenizer import IM_END
 
     loaded = load.checkpoint(arguments.checkpoint)
     tokenizer = loaded.tokenizer
-    prompt = [tokenizer.bos_id, *tokenizer.encode(arguments.prompt)]
+    prompt = [*tokenizer.begin, *tokenizer.encode(arguments.prompt)] or [tokenizer.eos_id]
     tokens = generate(
         build(loaded.config),
         loaded.params,
         [prompt],
         arguments.tokens,
-        stop=(tokenizer.eos_id, tokenizer.control_id(IM_END)),
+        stop=tokenizer.ends,
         temperature=arguments.temperature,
         top_k=arguments.top_k,
         top_p=arguments.top_p,

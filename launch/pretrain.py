@@ -138,6 +138,7 @@ def _init_params(init, model, workdir):
             f"The weights of {init} are of another model: {'; '.join(changed)}. Give that model's "
             "values, or leave out --init."
         )
+    start.refuse_quantized(loaded.params, init)
     return loaded.params
 
 

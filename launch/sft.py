@@ -89,6 +89,8 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
     if lora:
         lora = dataclasses.replace(lora, base=str(arguments.base))
     base = load.checkpoint(arguments.base, kept=lora.precision if lora else "float32")
+    if not lora:
+        start.refuse_quantized(base.params, arguments.base)
     tokenizer = base.tokenizer
     model = dataclasses.replace(base.config, dtype=arguments.run.model.dtype)
     config = dataclasses.replace(arguments.run, model=model, lora=lora)

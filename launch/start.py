@@ -183,6 +183,20 @@ def open_workdir(
     common.say(to_json(config).rstrip())
 
 
+def refuse_quantized(params: Any, base: Path) -> None:
+    """Raises a UserError where a base, all of which is to be trained, is kept in 4 bits."""
+    import jax
+
+    from hybriko_jax.quant import NF4
+
+    leaves = jax.tree.leaves(params, is_leaf=lambda leaf: isinstance(leaf, NF4))
+    if any(isinstance(leaf, NF4) for leaf in leaves):
+        raise UserError(
+            f"The weights of {base} are in 4 bits, which steps of training are too small to "
+            "change. Train an adapter on them (a --config with lora), or give the model in floats."
+        )
+
+
 def adapter_to_go_on(path: Path, model: ModelConfig, lora: LoRAConfig) -> Any:
     """An adapter to start from, with the dropout and scale of `lora`.
 

@@ -63,7 +63,7 @@ def test_typed_control_symbols_stay_text(tokenizer):
 
 def test_special_ids(tokenizer):
     assert (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id) == (PAD_ID, BOS_ID, EOS_ID)
-    with pytest.raises(KeyError):
+    with pytest.raises(UserError, match="no control symbol"):
         tokenizer.control_id("안녕")
 
 

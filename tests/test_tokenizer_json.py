@@ -166,7 +166,7 @@ def test_special_tokens_spell_nothing_and_count(ours, built):
     assert [i for i, piece in enumerate(ours.pieces()) if not piece] == controls
     assert ours.decode([*controls, *ours.encode("글"), 2]) == "글"
     for symbol in ("안녕", "글", IM_START):
-        with pytest.raises(KeyError):
+        with pytest.raises(UserError, match="no control symbol"):
             ours.control_id(symbol)
 
 

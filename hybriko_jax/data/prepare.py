@@ -205,7 +205,7 @@ def _write(data, tokenizer, directory, progress):
         for texts in _batches(documents(source, data.text_field, bad), _BATCH):
             for text, ids in zip(texts, tokenizer.encode_batch(texts), strict=True):
                 split = "held_out" if is_held_out(text_hash(text), data.held_out) else "train"
-                ids = np.array([tokenizer.bos_id, *ids, tokenizer.eos_id], dtype)
+                ids = np.array([*tokenizer.begin, *ids, tokenizer.eos_id], dtype)
                 writer.add_examples({split: [{"tokens": ids}]})
                 if split == "train":
                     digest.update(ids.tobytes())

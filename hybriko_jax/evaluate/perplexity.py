@@ -54,7 +54,8 @@ def perplexity(
       UserError: there is no text.
     """
     texts = list(documents)
-    ids = [np.array([tokenizer.bos_id, *i], np.int32) for i in tokenizer.encode_batch(texts)]
+    begin = tokenizer.begin or [tokenizer.eos_id]  # a text's first token is predicted, too
+    ids = [np.array([*begin, *i], np.int32) for i in tokenizer.encode_batch(texts)]
     ids = [i for i in ids if len(i) > 1]
     if not ids:
         raise UserError("There is no text to evaluate: every document is empty.")

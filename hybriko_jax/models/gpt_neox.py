@@ -16,6 +16,7 @@ from hybriko_jax.config import GPTNeoXConfig
 from hybriko_jax.layers.attention import KVCache, attend_and_remember
 from hybriko_jax.layers.linear import Linear, einsum
 from hybriko_jax.layers.norm import LayerNorm
+from hybriko_jax.layers.remat import recomputed
 from hybriko_jax.layers.rope import rope_angles, rotate_part
 from hybriko_jax.sharding import constrain, declare
 
@@ -104,8 +105,7 @@ class GPTNeoX(nn.Module):
         self.embedding_VD = declare(self, "embedding", init, "VD", shape)
         if not c.tie_embeddings:
             self.head_VD = declare(self, "head", init, "VD", shape)
-        block = nn.remat(Block) if c.remat else Block
-        self.layers = [block(c) for _ in range(c.n_layers)]
+        self.layers = [Block(c) for _ in range(c.n_layers)]
         self.norm = LayerNorm(c.norm_eps)
 
     def __call__(
@@ -134,7 +134,8 @@ class GPTNeoX(nn.Module):
         x_BLD = constrain(self._whole(self.embedding_VD)[tokens_BL], "BLA").astype(jnp.float32)
         caches: list[Any] = []
         for i, layer in enumerate(self.layers):
-            x_BLD, cache = layer(x_BLD, positions_BL, None if state is None else state[i])
+            inputs = x_BLD, positions_BL, None if state is None else state[i]
+            x_BLD, cache = recomputed(layer, *inputs) if self.config.remat else layer(*inputs)
             caches.append(cache)
         return self.norm(x_BLD), None if state is None else tuple(caches)
 

@@ -17,6 +17,7 @@ from hybriko_jax.layers.attention import Attention, KVCache
 from hybriko_jax.layers.conv import TemporalConv
 from hybriko_jax.layers.linear import Linear, einsum
 from hybriko_jax.layers.norm import RMSNorm
+from hybriko_jax.layers.remat import recomputed
 from hybriko_jax.layers.rg_lru import RGLRU
 from hybriko_jax.sharding import constrain, declare
 
@@ -136,8 +137,7 @@ class HybriKo(nn.Module):
         self.embedding_VD = declare(self, "embedding", init, "VD", shape)
         if not c.tie_embeddings:
             self.head_VD = declare(self, "head", init, "VD", shape)
-        block = nn.remat(Block) if c.remat else Block
-        self.layers = [block(c, kind) for kind in c.layer_types]
+        self.layers = [Block(c, kind) for kind in c.layer_types]
         self.norm = RMSNorm(c.norm_eps)
 
     def __call__(
@@ -168,7 +168,8 @@ class HybriKo(nn.Module):
         x_BLD = constrain(self._whole(self.embedding_VD)[tokens_BL], "BLA")
         states = []
         for i, layer in enumerate(self.layers):
-            x_BLD, layer_state = layer(x_BLD, positions_BL, None if state is None else state[i])
+            inputs = x_BLD, positions_BL, None if state is None else state[i]
+            x_BLD, layer_state = recomputed(layer, *inputs) if self.config.remat else layer(*inputs)
             states.append(layer_state)
         return self.norm(x_BLD), None if state is None else tuple(states)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -97,5 +98,6 @@ def _boxed_params(model, key):
 
 
 def param_count(params: Any) -> int:
-    """Numbers in a tree of parameters."""
-    return sum(p.size for p in jax.tree.leaves(params))
+    """Numbers in a tree of parameters; those that NF4 leaves stand for."""
+    leaves = jax.tree.leaves(params, is_leaf=lambda leaf: isinstance(leaf, NF4))
+    return sum(math.prod(leaf.shape) for leaf in leaves)
