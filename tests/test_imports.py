@@ -26,7 +26,7 @@ ALLOWED = {
     "prompts": ("tokenizer",),
     "data": ("prompts", "linux", "korean", "tokenizer", "sharding", "config"),
     "decode": ("models", "layers", "prompts", "korean", "tokenizer"),
-    "translation": ("decode", "data", "prompts", "korean", "tokenizer"),
+    "translation": ("data", "prompts", "korean"),
     "convert": ("models", "lora", "quant", "tokenizer", "config"),
     "training": ("models", "data", "layers", "lora", "quant", "sharding", "config"),
     "evaluate": (
@@ -40,6 +40,8 @@ HOMES = {
     "openpyxl": "data",
     "openai": "data",
     "sacrebleu": "evaluate",
+    "sentencex": "translation",
+    "markdown_it": "translation",
     "torch": "convert",
     "transformers": "convert",
 }

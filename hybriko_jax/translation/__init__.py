@@ -1,0 +1,1 @@
+"""Documents translated: cut into sentences, checked, put back, and gone on with after a stop."""
