@@ -2,18 +2,27 @@
 
 python -m launch.evaluate perplexity --checkpoint C --data FILES
 python -m launch.evaluate function-calling --checkpoint C --data SAMPLES.jsonl
+python -m launch.evaluate translation --checkpoint C --data PAIRS.tsv
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from hybriko_jax.config import nearest
 from hybriko_jax.errors import UserError
 from launch import common, load
+
+if TYPE_CHECKING:
+    from hybriko_jax.data.pairs import Pair
+    from hybriko_jax.evaluate.translation import Evaluation, Translate
+
+MOST_LABELS = 30  # that figures are given for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +51,39 @@ class FunctionCalling:
     out: Path | None = None
     """Write {"id", "action", "arguments"} of every prediction to this JSONL file."""
     batch_size: int = 32
+    json: Path | None = None
+    """Also write the figures to this file."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Translation:
+    """BLEU and chrF of a translator, beside what copying and shuffled references reach."""
+
+    checkpoint: str
+    """A run's workdir, a model's folder, or OWNER/NAME on the Hugging Face Hub."""
+    data: tuple[str, ...]
+    """Pairs of texts, as --data of launch.lora takes them."""
+    base: str | None = None
+    """A second model to set beside it, as the one before tuning."""
+    directions: str = "both"
+    """both, or one: en-ko, ko-en."""
+    languages: tuple[str, str] = ("ko", "en")
+    """Of the two texts: ko, en, ja."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Columns by language (ko 원문 en 번역문; by number, ko 2 en 1), where they have other than the
+    usual names."""
+    by: str | None = None
+    """Also figures for each value of this column: its name, or in a table its number. Without it,
+    for each of several --data."""
+    limit: int | None = None
+    """At most so many pairs, spread evenly over all."""
+    beams: int = 5
+    batch_size: int = 16
+    """Sentences that are translated at once."""
+    precision: Literal["float32", "bfloat16", "nf4"] = "float32"
+    """How the weights are kept."""
+    html: Path | None = None
+    """Write all texts side by side to this page, the worst first."""
     json: Path | None = None
     """Also write the figures to this file."""
 
@@ -142,9 +184,125 @@ def evaluate_function_calling(arguments: FunctionCalling) -> None:
         arguments.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
 
+def evaluate_translation(arguments: Translation) -> None:
+    from hybriko_jax.evaluate import translation as t
+    from hybriko_jax.evaluate.translation_report import page
+    from hybriko_jax.files import write_file
+
+    ways = t.directions(arguments.directions, arguments.languages)
+    for name in ("limit", "beams", "batch_size"):
+        if (n := getattr(arguments, name)) is not None and n < 1:
+            raise UserError(f"--{name.replace('_', '-')} {n}: give at least 1.")
+    if not arguments.data:
+        raise UserError("--data names nothing. Give a source of pairs.")
+    for _, target in ways:
+        t.metrics(target)  # sacrebleu is there
+    for file in (arguments.html, arguments.json):
+        if file:
+            common.make_directory(file.absolute().parent)
+            if file.is_dir():
+                raise UserError(f"{file} is a folder. Give a file.")
+    pairs = _labelled_pairs(arguments)
+    pairs = t.spread(pairs, arguments.limit or len(pairs))
+    asked = {way: t.directed(pairs, arguments.languages, way[0]) for way in ways}
+
+    names = {"model": arguments.checkpoint} | ({"base": arguments.base} if arguments.base else {})
+    dtype = "float32" if arguments.precision == "float32" else "bfloat16"
+    # All at once, so that a damaged one is known before hours of translating.
+    models = {
+        name: load.checkpoint(load.find(path), dtype, arguments.precision)
+        for name, path in names.items()
+    }
+    outputs = {way: {} for way in ways}
+    for name in names:
+        translate = _translate(models.pop(name), arguments)
+        for source, target in ways:
+
+            def progress(done, what=f"{name}, {source} to {target}"):
+                print(f"{what}: {done:,} of {len(pairs):,}", file=sys.stderr)
+
+            texts = [item.source for item in asked[source, target]]
+            at_a_time = 8 * arguments.batch_size
+            outputs[source, target][name] = t.translate_all(
+                translate, texts, source, target, at_a_time, progress
+            )
+    found = [t.evaluate(asked[way], outputs[way], *way) for way in ways]
+    _print_translation(found)
+    if arguments.json:
+        report = {"models": names, "data": arguments.data, "beams": arguments.beams}
+        report["directions"] = [t.as_json(e) for e in found]
+        write_file(arguments.json, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    if arguments.html:
+        title = f"{arguments.checkpoint} on {', '.join(arguments.data)}"
+        write_file(arguments.html, page(title, found))
+
+
+def _labelled_pairs(arguments: Translation) -> list[tuple[Pair, str]]:
+    from hybriko_jax.data.pairs import read_labelled_pairs, read_pairs
+    from hybriko_jax.data.sources import BadLines
+
+    bad, pairs = BadLines("skip"), []
+    how = (arguments.languages, arguments.columns, bad)
+    for source in arguments.data:
+        if arguments.by:
+            pairs += read_labelled_pairs(source, arguments.by, *how)
+        else:
+            pairs += [(pair, source) for pair in read_pairs(source, *how)]
+    if bad.count:
+        print(f"{bad.count:,} rows are left out, as {bad.first[0]}", file=sys.stderr)
+    if arguments.by and (n := len({label for _, label in pairs})) > MOST_LABELS:
+        raise UserError(
+            f"--by {arguments.by}: the column has {n:,} different values, and figures are given "
+            f"for at most {MOST_LABELS}. Give the column that tells where a pair comes from."
+        )
+    return pairs
+
+
+def _translate(loaded: load.Loaded, arguments: Translation) -> Translate:
+    import jax
+
+    from hybriko_jax.decode.translate import Translator, translate
+    from hybriko_jax.models import build
+
+    params = jax.device_put(loaded.params)  # once, and not with every call
+    translator = Translator(build(loaded.config), params, loaded.tokenizer)
+    beams, batch_size = arguments.beams, arguments.batch_size
+    return functools.partial(translate, translator, beams=beams, batch_size=batch_size)
+
+
+def _print_translation(found: list[Evaluation]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from hybriko_jax.evaluate.translation import missing_tokenizers
+    from hybriko_jax.evaluate.translation_report import (
+        explanation,
+        faults_shown,
+        rows_of_scores,
+    )
+
+    for e in found:
+        signatures = e.whole.signatures
+        table = Table("", "sentences", "", *signatures, title=f"{e.source} to {e.target}")
+        for row in rows_of_scores(e):
+            table.add_row(*map(Text, row))
+        Console(width=max(Console().width, 150)).print(table)
+        for name, counts in e.faults.items():
+            print(f"{name}: {faults_shown(counts, len(e.items))}")
+        for metric, signature in signatures.items():
+            print(f"{metric}: {signature}")
+        for tokenizer in missing_tokenizers(e.target):
+            extra = tokenizer.partition("-")[0]
+            print(f"BLEU {tokenizer} is left out: pip install 'sacrebleu[{extra}]' brings it")
+        print()
+    print(explanation())
+
+
 EVALUATIONS = {
     "perplexity": (Perplexity, evaluate_perplexity),
     "function-calling": (FunctionCalling, evaluate_function_calling),
+    "translation": (Translation, evaluate_translation),
 }
 
 if __name__ == "__main__":

@@ -73,7 +73,28 @@ def read_pairs(
       UserError: nothing is there, it cannot be read, a column is not found, or holds another
         language: the share of Hangul tells where Korean is one of the two.
     """
-    wanted = _Wanted(languages, dict(columns or {}))
+    return [pair for pair, _ in _read(source, _Wanted(languages, dict(columns or {})), bad)]
+
+
+def read_labelled_pairs(
+    source: str,
+    label: str,
+    languages: tuple[str, str] = ("ko", "en"),
+    columns: Mapping[str, str] | None = None,
+    bad: BadLines | None = None,
+) -> list[tuple[Pair, str]]:
+    """`read_pairs`, each with what one more column says of it; "" where that says nothing.
+
+    Args:
+      label: the column's name; or its place, from 1, in a table or sheet.
+
+    Raises:
+      UserError: as `read_pairs`, or the column is not there.
+    """
+    return _read(source, _Wanted(languages, dict(columns or {}), label), bad)
+
+
+def _read(source: str, wanted: _Wanted, bad: BadLines | None) -> list[tuple[Pair, str]]:
     bad = BadLines("refuse") if bad is None else bad
     if source.startswith("tfds:"):
         return _pairs(source, _tfds(source, wanted), wanted, bad)
@@ -90,6 +111,8 @@ class _Wanted:
 
     languages: tuple[str, str]
     columns: dict[str, str]
+    label: str | None = None
+    """A third column."""
 
     def __post_init__(self):
         if len(set(self.languages)) != 2 or len(self.languages) != 2:
@@ -141,6 +164,27 @@ class _Wanted:
                 raise UserError(f"{where} has two columns {name!r}. Rename one of them.")
         return found
 
+    def third(self, where: str, names: Sequence[str]) -> list[str]:
+        """The name of the label's column, if one is wanted.
+
+        Raises:
+          UserError: it is not there, or is there twice.
+        """
+        if self.label is None:
+            return []
+        if list(names).count(self.label) > 1:
+            raise UserError(f"{where} has two columns {self.label!r}. Rename one of them.")
+        if self.label not in names:
+            raise UserError(f"{where} has no column {self.label!r}; it has {_listed(names)}.")
+        return [self.label]
+
+    def third_place(self, where: str, names: Sequence[str], headed: bool) -> list[int]:
+        """Its index, by name or by number."""
+        numbers = [str(n) for n in range(1, len(names) + 1)]
+        named = headed and (self.label in names or self.label not in numbers)
+        known = names if named else numbers
+        return [known.index(name) for name in self.third(where, known)]
+
     def missing(self, where: str, names: Sequence[str]) -> UserError:
         """That these names lack a column."""
         lacking = [
@@ -148,15 +192,21 @@ class _Wanted:
             for language, name in zip(self.languages, self.find(names), strict=True)
             if name is None
         ]
-        has = ", ".join(n if len(n) <= 40 else f"{n[:40]}..." for n in names if n)
         return UserError(
-            f"{where} has no column for {' and '.join(lacking)}; it has {has or 'none'}. Name the "
+            f"{where} has no column for {' and '.join(lacking)}; it has {_listed(names)}. Name the "
             "columns by the option columns."
         )
 
 
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(n if len(n) <= 40 else f"{n[:40]}..." for n in names if n) or "none"
+
+
 class _Table(NamedTuple):
-    """What its columns are called, and where and what the two texts of every row are."""
+    """What its columns are called, and where and what the two texts of every row are.
+
+    The label comes third, where one is wanted.
+    """
 
     labels: list[str]
     rows: Iterable[tuple[str, Sequence[Any]]]
@@ -164,16 +214,17 @@ class _Table(NamedTuple):
     """The first row was taken for a pair, since it has no known name."""
 
 
-def _pairs(name: str, table: _Table, wanted: _Wanted, bad: BadLines) -> list[Pair]:
-    pairs, skipped = [], bad.count
+def _pairs(name: str, table: _Table, wanted: _Wanted, bad: BadLines) -> list[tuple[Pair, str]]:
+    pairs, labels, skipped = [], [], bad.count
     for where, values in table.rows:
-        texts = [_clean(v) if isinstance(v, str) else "" if v is None else v for v in values]
+        texts = [_clean(v) if isinstance(v, str) else "" if v is None else v for v in values[:2]]
         if texts == ["", ""]:
             continue
         if fault := _fault(texts, wanted.languages):
             bad.add(where, fault)
         else:
             pairs.append(Pair(*texts))
+            labels.append(_label(values[2:]))
     if not pairs:
         why = (
             f" ({bad.count - skipped} bad rows, as {bad.first[-1]})" if bad.count > skipped else ""
@@ -181,7 +232,12 @@ def _pairs(name: str, table: _Table, wanted: _Wanted, bad: BadLines) -> list[Pai
         raise UserError(f"{name} holds no pair of {' and '.join(wanted.languages)}{why}.")
     if "ko" in wanted.languages:
         _check_hangul(name, table, pairs, wanted.languages)
-    return pairs
+    return list(zip(pairs, labels, strict=True))
+
+
+def _label(values: Sequence[Any]) -> str:
+    label = str(values[0]) if values and values[0] is not None else ""
+    return _clean(label.encode(errors="replace").decode())
 
 
 def _clean(text: str) -> str:
@@ -276,6 +332,14 @@ class _Layout(NamedTuple):
 
 def _layout(where: str, first: Sequence[Any], wanted: _Wanted, guess: bool) -> _Layout | None:
     """Where the columns are, by the first row of a table; None if it does not tell."""
+    layout = _layout_of_texts(where, first, wanted, guess)
+    if layout is None:
+        return None
+    third = wanted.third_place(where, _names(first), layout.headed)
+    return layout._replace(places=layout.places + third)
+
+
+def _layout_of_texts(where, first, wanted, guess):
     names = _names(first)
     if all(wanted.find(names)):
         labels = wanted.choose(where, names)
@@ -474,14 +538,15 @@ def _fields(
     if first is None:
         raise UserError(f"{name} holds no object. Leave it out.")
     labels = wanted.choose(name, list(first[1]))
+    keys = [*labels, *wanted.third(name, list(first[1]))]
 
     def texts() -> Iterator[tuple[str, list[Any]]]:
         for where, o in itertools.chain([first], objects):
-            missing = [label for label in labels if label not in o]
+            missing = [key for key in keys if key not in o]
             if missing:
                 bad.add(where, f"no field {missing[0]!r}")
             else:
-                yield where, [o[label] for label in labels]
+                yield where, [o[key] for key in keys]
 
     return _Table(labels, texts())
 
@@ -513,15 +578,16 @@ def _parquet(path: Path, wanted: _Wanted, bad: BadLines) -> _Table:
         kind = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
         if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
             raise UserError(f"{path}: column {label!r} holds {kind}, not text.")
+    keys = [*labels, *wanted.third(str(path), list(fields))]
 
     def texts() -> Iterator[tuple[str, list[Any]]]:
         n = 0
         try:
-            for batch in file.iter_batches(columns=["translation"] if nested else labels):
+            for batch in file.iter_batches(columns=["translation"] if nested else keys):
                 for row in batch.to_pylist():
                     n += 1
                     row = (row["translation"] or {}) if nested else row
-                    yield f"{path}, row {n}", [row.get(label) for label in labels]
+                    yield f"{path}, row {n}", [row.get(key) for key in keys]
         except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as e:
             raise UserError(f"{path}: not a Parquet file that can be read ({e}).") from None
 
@@ -530,10 +596,9 @@ def _parquet(path: Path, wanted: _Wanted, bad: BadLines) -> _Table:
 
 def _tfds(source: str, wanted: _Wanted) -> _Table:
     labels = [wanted.columns.get(language, language) for language in wanted.languages]
+    keys = labels if wanted.label is None else [*labels, wanted.label]
     # Skipping in one field would shift it against the other.
-    sides = [
-        tfds_documents(source.removeprefix("tfds:"), label, BadLines("refuse")) for label in labels
-    ]
+    sides = [tfds_documents(source.removeprefix("tfds:"), key, BadLines("refuse")) for key in keys]
     rows = zip(*sides, strict=True)
     return _Table(labels, ((f"{source}:{n}", row) for n, row in enumerate(rows)))
 
