@@ -10,6 +10,7 @@ Source: LoRA, arXiv:2106.09685.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
@@ -40,6 +41,23 @@ def is_matrix(path: str) -> bool:
     return path.endswith("/kernel") and "/conv/" not in path
 
 
+def targets(paths: Iterable[str], wanted: str) -> list[str]:
+    """The matrices among the paths of a model in which a regular expression is found.
+
+    Raises:
+      UserError: in none.
+    """
+    matrices = [path for path in paths if is_matrix(path)]
+    found = [path for path in matrices if re.search(wanted, path)]
+    if not found:
+        kinds = sorted({re.sub("layers_[0-9]+", "layers_N", path) for path in matrices})
+        raise UserError(
+            f"lora.targets={wanted!r} is found in no matrix of the model. Its matrices: "
+            f"{', '.join(kinds)}."
+        )
+    return found
+
+
 def init(key: jax.Array, boxed: Any, config: LoRAConfig) -> Any:
     """An adapter that changes nothing yet: A is drawn from U(+-1/sqrt(D)), as PEFT does, B is 0.
 
@@ -54,13 +72,7 @@ def init(key: jax.Array, boxed: Any, config: LoRAConfig) -> Any:
       UserError: config.targets is found in the path of no kernel.
     """
     paths: Any = flax.traverse_util.flatten_dict(boxed, sep="/")
-    matrices = {path: leaf for path, leaf in paths.items() if is_matrix(path)}
-    targets = [path for path in matrices if re.search(config.targets, path)]
-    if not targets:
-        raise UserError(
-            f"lora.targets={config.targets!r} is found in no matrix of the model. Its matrices: "
-            f"{', '.join(sorted({re.sub('_[0-9]+', '_N', path) for path in matrices}))}."
-        )
+    found = targets(paths, config.targets)
 
     def adapter(key, leaf):
         (D, F), (d, f) = leaf.value.shape, leaf.names
@@ -72,8 +84,8 @@ def init(key: jax.Array, boxed: Any, config: LoRAConfig) -> Any:
             dropout=config.dropout,
         )
 
-    keys = jax.random.split(key, len(targets))
-    leaves = {path: adapter(k, matrices[path]) for k, path in zip(keys, targets, strict=True)}
+    keys = jax.random.split(key, len(found))
+    leaves = {path: adapter(k, paths[path]) for k, path in zip(keys, found, strict=True)}
     return flax.traverse_util.unflatten_dict(leaves, sep="/")
 
 

@@ -28,9 +28,9 @@ class Tokenizer(Protocol):
     """What data, decoding and evaluation ask of a tokenizer.
 
     FILE is the name it is saved under. eos_id and pad_id are always ids; bos_id is -1 where texts
-    begin with no token of their own. `begin` is what they do begin with, and `ends` are the ids
-    after which a model has no more to say. Where no token is there for padding, pad_id is eos_id:
-    losses and positions mask it, whatever it is.
+    there is no start token. `begin` is what texts begin with, and `ends` are the ids after which a
+    model has no more to say. Where no token is there for padding, pad_id is eos_id: losses and
+    positions mask it, whatever it is.
     """
 
     FILE: ClassVar[str]
@@ -190,9 +190,12 @@ class TokenizerJson:
         self._check_special_ids(name, eos=eos_id, bos=bos_id, pad=pad_id)
         self.eos_id: int = cast(int, eos_id)
         self.bos_id: int = -1 if bos_id is None else bos_id
-        self.begin: list[int] = [self.bos_id] if self.bos_id >= 0 else []
         self.pad_id: int = self.eos_id if pad_id is None or pad_id == -1 else pad_id
         _take_texts_whole(self._tokenizer, self._byte_level)
+        # The file tells, and not bos_id: that is often a default of a config (GPT-NeoX: 0).
+        whole, text = (self._tokenizer.encode("a", add_special_tokens=s).ids for s in (True, False))
+        at = next(i for i in range(len(whole)) if whole[i : i + len(text)] == text)
+        self.begin: list[int] = whole[:at]
         # Some files do not say that it is special.
         self._tokenizer.add_special_tokens([self._tokenizer.id_to_token(self.eos_id)])
         added = self._tokenizer.get_added_tokens_decoder()

@@ -73,9 +73,11 @@ def tune(arguments: Arguments, mesh: Mesh) -> None:
     """Loads the base, tokenizes the pairs, trains the adapter, and reports."""
     from hybriko_jax.data.conversations import ConversationRows
     from hybriko_jax.data.translation import translations
+    from hybriko_jax.prompts import translation_prompt
 
     workdir = arguments.workdir or Path("runs") / arguments.config
     settings = arguments.settings
+    translation_prompt("", *settings.languages)  # refuses languages that have no name
     run, lora = arguments.run, _lora(arguments)
     training, unseen = _pairs(settings, run)
     base = load.checkpoint(load.find(lora.base), kept=lora.precision)
@@ -120,7 +122,10 @@ def _lora(arguments: Arguments) -> LoRAConfig:
     if lora is None:
         raise UserError("launch.lora trains an adapter: the config needs lora.")
     if arguments.base:
-        lora = dataclasses.replace(lora, base=arguments.base)
+        # Absolute, so that the run finds it from wherever it is used.
+        path = Path(arguments.base)
+        base = str(path.resolve()) if path.exists() else arguments.base
+        lora = dataclasses.replace(lora, base=base)
     if arguments.quantize:
         precision = "nf4" if arguments.quantize == "nf4" else "bfloat16"
         lora = dataclasses.replace(lora, precision=precision)
@@ -140,6 +145,8 @@ def _pairs(settings: Settings, run: RunConfig):
     def read(source):
         return read_pairs(source, settings.languages, settings.columns, bad)
 
+    if not settings.data:
+        raise UserError("--data is empty. Give a file of pairs: pairs.tsv.")
     pairs = [pair for source in settings.data for pair in read(source)]
     if settings.held_out:
         sides = pairs, read(settings.held_out)

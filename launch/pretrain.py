@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from hybriko_jax.config import RunConfig, from_json, model_differences, to_json
+from hybriko_jax.config import RunConfig, model_differences, to_json
 from hybriko_jax.errors import UserError
 from hybriko_jax.files import write_file
 from launch import common, load, start
@@ -104,7 +104,7 @@ def _open_workdir(arguments, config, workdir):
         if saved.exists():
             if not arguments.resume:
                 raise UserError(f"{workdir} holds a run. Give another --workdir, or remove it.")
-            _check_same_run(from_json(RunConfig, saved.read_text()), config, workdir)
+            start.check_same_run(workdir, config)
         given = arguments.init / "tokenizer.model" if arguments.init else config.tokenizer.path
         tokenizer = SentencePiece(given) if given else None
         if path.exists():
@@ -140,23 +140,6 @@ def _init_params(init, model, workdir):
         )
     start.refuse_quantized(loaded.params, init)
     return loaded.params
-
-
-def _check_same_run(old, new, workdir):
-    changed = model_differences(old.model, new.model)
-    # A row number of the old data would name other documents in the new.
-    for section, name in (
-        *(("data", n) for n in ("source", "weights", "text_field", "held_out")),
-        *(("train", n) for n in ("seq_len", "seed")),
-    ):
-        a, b = getattr(getattr(old, section), name), getattr(getattr(new, section), name)
-        if a != b:
-            changed.append(f"{section}.{name}: {a} -> {b}")
-    if changed:
-        raise UserError(
-            f"The run in {workdir} cannot go on with {'; '.join(changed)}. Keep the old values, "
-            f"or start a new run from its weights: --workdir NEW --init {workdir}."
-        )
 
 
 def describe(arguments: Arguments, mesh: Mesh) -> None:

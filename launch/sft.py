@@ -87,7 +87,7 @@ def sft(arguments: Arguments, mesh: Mesh) -> None:
     settings, workdir = arguments.settings, arguments.workdir
     lora = arguments.run.lora
     if lora:
-        lora = dataclasses.replace(lora, base=str(arguments.base))
+        lora = dataclasses.replace(lora, base=str(arguments.base.resolve()))
     base = load.checkpoint(arguments.base, kept=lora.precision if lora else "float32")
     if not lora:
         start.refuse_quantized(base.params, arguments.base)

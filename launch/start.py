@@ -14,6 +14,7 @@ from hybriko_jax.config import (
     ModelConfig,
     RunConfig,
     TrainConfig,
+    model_differences,
     parse_mesh,
     to_json,
 )
@@ -144,6 +145,34 @@ def run(
     report(records, workdir)
 
 
+# What a run cannot change: the adapter, and what a row number names.
+_LASTING = {
+    "lora": ("rank", "alpha", "rslora", "targets", "base", "precision"),
+    "data": ("source", "weights", "text_field", "held_out"),
+    "train": ("seq_len", "seed"),
+}
+
+
+def check_same_run(workdir: Path, new: RunConfig) -> None:
+    """Refuses to go on with a run in a workdir by a config that would make another of it.
+
+    Raises:
+      UserError: so it is, or the run's config cannot be read.
+    """
+    old = load.run_config(workdir)
+    changed = model_differences(old.model, new.model)
+    for section, names in _LASTING.items():
+        for name in names:
+            before, now = (getattr(getattr(c, section), name, None) for c in (old, new))
+            if before != now:
+                changed.append(f"{section}.{name}: {before} -> {now}")
+    if changed:
+        raise UserError(
+            f"The run in {workdir} cannot go on with {'; '.join(changed)}. Keep the old values, "
+            "or start a new run from its weights in another --workdir."
+        )
+
+
 def open_workdir(
     workdir: Path,
     name: str,
@@ -172,6 +201,8 @@ def open_workdir(
                 f"The run in {workdir} was begun with other settings ({saved}). Keep them, or give "
                 "another --workdir."
             )
+        if saved.exists():
+            check_same_run(workdir, config)
         tokenizer.save(workdir / tokenizer.FILE)
         write_file(saved, to_json(settings))
         if system is not None:
@@ -203,11 +234,19 @@ def adapter_to_go_on(path: Path, model: ModelConfig, lora: LoRAConfig) -> Any:
     Raises:
       UserError: it is of another base, or has another rank, scale or targets.
     """
+    import flax.traverse_util
     import jax
 
-    from hybriko_jax.lora import LoRA
+    from hybriko_jax.convert.parameters import our_shapes
+    from hybriko_jax.lora import LoRA, targets
 
     found, its = load.adapter(path, model)
+    adapted = set(flax.traverse_util.flatten_dict(found, sep="/"))
+    if others := sorted(adapted ^ set(targets(our_shapes(model), lora.targets))):
+        raise UserError(
+            f"The adapter {path} cannot go on with lora.targets={lora.targets!r}: {others[0]} is "
+            f"in one of the two only. Give its own (--lora.targets {its.targets!r})."
+        )
     changed = [
         f"{name}: {getattr(its, name):g} -> {getattr(lora, name):g}"
         for name in ("rank", "scale")
@@ -231,7 +270,8 @@ def counted(config: RunConfig, rows: Rows) -> RunConfig:
     if c.epochs is None:
         return config
     steps = max(1, round(c.epochs * rows.plan(0).n_rows / c.batch_size))
-    warmup = min(config.optimizer.warmup_steps, steps)
+    # In a run of few steps the rate would only rise.
+    warmup = min(config.optimizer.warmup_steps, steps // 10)
     common.say(f"{c.epochs:g} epochs are {steps:,} steps")
     return dataclasses.replace(
         config,

@@ -404,12 +404,12 @@ BAD_FILES = {
         "a.csv",
         table(SWAPPED),
         r"column 'ko' \(ko\) holds 0% Hangul, column 'en' \(en\) \d\d%\. "
-        "Swap them by the option columns: ko en en ko",
+        "Swap them by --columns: ko en en ko",
     ),
     "swapped, no header": (
         "a.tsv",
         table(SWAPPED, None, delimiter="\t"),
-        "column '1' .* Swap them by the option columns: ko 2 en 1",
+        "column '1' .* Swap them by --columns: ko 2 en 1",
     ),
     "no Korean": ("a.csv", table([("a", "b")]), r"\(ko\) holds 0% Hangul.* Name the right"),
     "twice Korean": ("a.csv", table([("가", "나")]), r"\(en\) 100%\. Name the right"),
@@ -466,6 +466,6 @@ def test_real_files_are_read_without_loss(name):
     text = (lzma.decompress(content) if path.suffix == ".xz" else content).decode()
     rows = [line.split("\t") for line in text.removesuffix("\n").split("\n")]
     assert read_pairs(str(path), ("en", "ko")) == [(en, ko) for en, ko, _ in rows]
-    with pytest.raises(UserError, match="Swap them by the option columns: ko 2 en 1"):
+    with pytest.raises(UserError, match="Swap them by --columns: ko 2 en 1"):
         read_pairs(str(path))
     assert read_pairs(str(path), columns={"ko": "2", "en": "1"}) == [(ko, en) for en, ko, _ in rows]

@@ -342,7 +342,7 @@ def test_files_that_changed(pretrain, shared, unfinished, tmp_path):
     documents = (shared / "text.txt").read_text().split("\n\n")
     text.write_text("\n\n".join(documents[1:] + documents[:1]))
     ended = end(pretrain(workdir, "--data.source", text))
-    assert_one_error(ended, "data.source have changed since checkpoint 5", f"--init {workdir}")
+    assert_one_error(ended, "The data has changed since checkpoint 5", "another --workdir")
     assert trained(workdir) == 5
 
 

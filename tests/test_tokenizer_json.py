@@ -209,8 +209,13 @@ def test_what_a_file_does_besides_cutting_is_switched_off(ours, built):
     other.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     other.post_processor = processors.TemplateProcessing("<|sep|> $A", None, [("<|sep|>", 3)])
     tokenizer = TokenizerJson(other.to_str().encode(), eos_id=2)
+    assert (ours.begin, tokenizer.begin) == ([], [3])
     texts = [*TEXTS, *sample_documents(5)]
     assert tokenizer.encode_batch(texts) == ours.encode_batch(texts)
+
+
+def test_a_text_begins_as_the_file_says_and_not_as_the_config_does(file):
+    assert TokenizerJson(file, eos_id=2, bos_id=0).begin == []
 
 
 def test_a_normalizer_is_kept(file):
@@ -311,6 +316,7 @@ def test_a_tokenizer_that_cannot_spell_every_text_is_refused(file, mini_tokenize
 def test_our_own_export_has_the_ids_and_pieces_it_came_from(mini_tokenizer, tmp_path):
     tokenizer = TokenizerJson(export_of(mini_tokenizer, tmp_path), eos_id=3, bos_id=2, pad_id=0)
     assert tokenizer.vocab_size == mini_tokenizer.vocab_size
+    assert (tokenizer.begin, tokenizer.ends) == (mini_tokenizer.begin, mini_tokenizer.ends)
     assert tokenizer.pieces() == mini_tokenizer.pieces()
     assert tokenizer.token_bytes().tolist() == mini_tokenizer.token_bytes().tolist()
     for symbol in ("<s>", "</s>", "<pad>", IM_START, IM_END):

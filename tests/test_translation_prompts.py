@@ -35,6 +35,7 @@ class ByteLevel:
 
     def __init__(self, bos_id):
         self.bos_id, self.pad_id = bos_id, 0
+        self.begin = [bos_id] if bos_id == 2 else []
         self._tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
         self._tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
         self._tokenizer.decoder = tokenizers.decoders.ByteLevel()

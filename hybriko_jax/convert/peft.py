@@ -21,7 +21,11 @@ from hybriko_jax.lora import LoRA, is_matrix
 CONFIG, WEIGHTS, PICKLED = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 _PREFIX = "base_model.model."
 # What changes the sum of an adapter and is not built here; each must be off.
-_UNKNOWN = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias")
+_UNKNOWN = (
+    *("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias"),
+    "target_parameters",
+)
+_BASE_CHANGES = ("pissa", "olora", "corda", "loftq")  # ways to begin that change the base, too
 
 
 def save_adapter(
@@ -89,7 +93,7 @@ def load_adapter(folder: Path, model: ModelConfig) -> tuple[Any, LoRAConfig]:
     config = LoRAConfig(
         rank=described["r"],
         alpha=described["lora_alpha"],
-        dropout=described.get("lora_dropout", 0.0),
+        dropout=described["lora_dropout"],
         rslora=bool(described.get("use_rslora")),
         targets="|".join(sorted({re.escape(paths[m]) for m in factors})),
         base=described.get("base_model_name_or_path") or "",
@@ -128,7 +132,8 @@ def _targets(model: ModelConfig, paths: list[str]) -> list[str]:
 
 def _matches(module: str, targets: Any, described: Mapping[str, Any]) -> bool:
     """Whether PEFT would adapt a module by adapter_config.json."""
-    if described.get("layers_to_transform") is not None or targets == "all-linear":
+    exceptions = described.get("layers_to_transform"), described.get("exclude_modules")
+    if targets == "all-linear" or any(e is not None for e in exceptions):
         return False  # the weights themselves say which
     if isinstance(targets, str):
         return bool(re.fullmatch(targets, module))
@@ -138,7 +143,11 @@ def _matches(module: str, targets: Any, described: Mapping[str, Any]) -> bool:
 def _described(path: Path) -> dict[str, Any]:
     try:
         described = json.loads(path.read_text("utf-8"))
-        kind, _, _ = described.get("peft_type"), described["r"], described["lora_alpha"]
+        kind = described.get("peft_type")
+        for name in ("r", "lora_alpha", "lora_dropout"):
+            value = described.setdefault(name, 0.0) if name == "lora_dropout" else described[name]
+            if not isinstance(value, int if name == "r" else int | float):
+                raise ValueError(f"{name} is {value!r}")
         described["target_modules"] = described.get("target_modules") or "all-linear"
     except (OSError, ValueError, KeyError, AttributeError) as e:
         raise UserError(f"{path} cannot be read ({e!r}). Give the folder of an adapter.") from None
@@ -147,6 +156,11 @@ def _described(path: Path) -> dict[str, Any]:
     on = [name for name in _UNKNOWN if described.get(name)]
     if on or described.get("bias", "none") != "none":
         raise UserError(f"{path}: {', '.join(on) or 'bias'} is used, which is not known here.")
+    if str(begun := described.get("init_lora_weights")).startswith(_BASE_CHANGES):
+        raise UserError(
+            f"{path}: init_lora_weights is {begun!r}, which changes the base, too. Convert the "
+            "adapter to plain LoRA with PEFT."
+        )
     return described
 
 

@@ -25,6 +25,7 @@ USUAL_NAMES = {
     "ja": ("ja", "jpn", "japanese", "일본어", "일문", "ja_original", "최종번역문", "번역문"),
 }
 _LONGEST_FIELD = 2**31 - 1  # characters of a table's cell; the csv module allows 131,072 by default
+_MANY = 100  # pairs, of which it is strange that most are the same
 _SAMPLED = 10_000  # pairs of a file, spread over it, that the share of Hangul is taken from
 _SAMPLED_LENGTH = 200  # characters of each text
 _HANGUL = re.compile("[\uac00-\ud7a3\u3131-\u318e\u1100-\u11ff]")
@@ -194,7 +195,7 @@ class _Wanted:
         ]
         return UserError(
             f"{where} has no column for {' and '.join(lacking)}; it has {_listed(names)}. Name the "
-            "columns by the option columns."
+            "columns by --columns."
         )
 
 
@@ -263,6 +264,12 @@ def _check_hangul(name: str, table: _Table, pairs: list[Pair], languages: Sequen
     other = 1 - ko
     columns = [f"column {label!r} ({c})" for label, c in zip(table.labels, languages, strict=True)]
     sample = pairs[:: -(-len(pairs) // _SAMPLED)]
+    for column, texts in zip(columns, zip(*sample, strict=True), strict=True):
+        if len(texts) >= _MANY and len(set(texts)) < len(texts) / 20:
+            raise UserError(
+                f"{name}: {column} holds only {len(set(texts))} different texts in {len(texts)} "
+                "rows, as labels do. Name the right columns by --columns."
+            )
     share = [_hangul_share(texts) for texts in zip(*sample, strict=True)]
     measured = (
         f"{name}: {columns[ko]} holds {share[ko]:.0%} Hangul, {columns[other]} {share[other]:.0%}"
@@ -271,13 +278,13 @@ def _check_hangul(name: str, table: _Table, pairs: list[Pair], languages: Sequen
         left, right = (
             f"{c} {label}" for c, label in zip(languages, table.labels[::-1], strict=True)
         )
-        raise UserError(f"{measured}. Swap them by the option columns: {left} {right}.")
+        raise UserError(f"{measured}. Swap them by --columns: {left} {right}.")
     if share[ko] < 0.05 or share[other] > 0.5:
-        raise UserError(f"{measured}. Name the right columns by the option columns.")
+        raise UserError(f"{measured}. Name the right columns by --columns.")
     if table.headless and not _HANGUL.search(pairs[0][ko]):
         raise UserError(
             f"{name} begins with {pairs[0][ko][:40]!r} in {columns[ko]}, without Hangul. If that "
-            "is a header, name the columns by the option columns; if it is a pair, number them: "
+            "is a header, name the columns by --columns; if it is a pair, number them: "
             f"{languages[0]} 1 {languages[1]} 2."
         )
 

@@ -88,9 +88,9 @@ def train(
         step, row = int(state.step), progress["row"]
         if progress.get("data_digest", data_digest) != data_digest:
             raise UserError(
-                f"The files of data.source have changed since checkpoint {step} of {workdir}: its "
-                "row numbers would name other documents. Restore the files, or start a new run "
-                f"from its weights: --workdir NEW --init {workdir}."
+                f"The data has changed since checkpoint {step} of {workdir}: its row numbers "
+                "would name other rows. Restore the files, or start a new run from its weights in "
+                "another --workdir."
             )
         metrics = Metrics(workdir, c.steps, step)
         if restored:
