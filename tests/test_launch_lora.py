@@ -106,6 +106,11 @@ def test_from_pairs_to_an_adapter_and_a_merged_model(base, pairs, tmp_path):
     assert "continuing from checkpoint" in again
     assert sum(f.stat().st_size for f in (tmp_path / "run").rglob("*") if f.is_file()) < 2e6
 
+    saved = (tmp_path / "run" / "config.json").read_bytes()
+    stranger = lora(base, pairs, tmp_path / "run", *more, "--lora.alpha", 64, code=1)
+    assert "cannot go on with lora.alpha: 32.0 -> 64.0" in stranger
+    assert (tmp_path / "run" / "config.json").read_bytes() == saved
+
     tokens_BL = np.random.default_rng(0).integers(1, 600, (2, 30)).astype(np.int32)
     expected = ours(load.checkpoint(tmp_path / "run"), tokens_BL)
     plain = transformers.AutoModelForCausalLM.from_pretrained(base)
@@ -144,6 +149,9 @@ def test_from_pairs_to_an_adapter_and_a_merged_model(base, pairs, tmp_path):
     assert "held out" in lora(base, pairs, tmp_path / "next", *more, *goes_on)
     wrong = lora(base, pairs, tmp_path / "no", *more, *goes_on, "--lora.rank", 4, code=1)
     assert "rank: 8 -> 4" in wrong and not (tmp_path / "no").exists()
+    wider = ("--lora.targets", "query_key_value|attention/dense")
+    wrong = lora(base, pairs, tmp_path / "no", *more, *goes_on, *wider, code=1)
+    assert "layers_0/attention/dense/kernel is in one of the two only" in wrong
 
 
 def test_what_cannot_be_tuned_is_one_line(base, pairs, tmp_path):
