@@ -32,6 +32,10 @@ ALLOWED = {
     "evaluate": (
         *("training", "decode", "models", "data", "linux", "prompts", "tokenizer", "config"),
     ),
+    "console": (
+        *("evaluate", "translation", "decode", "convert", "training", "models", "data", "linux"),
+        *("lora", "prompts", "tokenizer", "korean", "config"),
+    ),
 }
 # Heavy dependencies and the one part that may name them.
 HOMES = {

@@ -22,7 +22,7 @@ def command_line(action: str, arguments: Mapping[str, Any]) -> str:
     if action == FINISH:
         return ""
     a = {**DEFAULTS, **arguments}
-    name, options = action.removesuffix("_command"), _split(a.get("options", ""))
+    name, options = action.removesuffix("_command"), split_words(a.get("options", ""))
     quoted: list[str] = []
     paths: list[str] = []
     match name:
@@ -51,7 +51,7 @@ def command_line(action: str, arguments: Mapping[str, Any]) -> str:
                 flags = "-czf" if a["archive"].endswith(("gz", "tgz")) else "-caf"
             else:
                 flags = _TAR[a["operation"]]
-            options, paths = [flags], [a["archive"], *_split(a.get("files", ""))]
+            options, paths = [flags], [a["archive"], *split_words(a.get("files", ""))]
         case _:
             paths = [a["path"]] if "path" in a else []
     # A lone - is what cd knows as the folder before.
@@ -65,7 +65,8 @@ def _recursive(path: str) -> list[str]:
     return [] if "." in path.strip("./").rpartition("/")[2] else ["-r"]
 
 
-def _split(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
+    """Words as a shell splits them, without its expansions."""
     try:
         return shlex.split(text)
     except ValueError:  # a quote without its partner is part of a name
