@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -22,35 +23,88 @@ def write_file(path: Path, content: str | bytes) -> None:
 def new_folder(path: Path, overwrite: str = "") -> Iterator[Path]:
     """A folder to fill; it takes its place when all went well, and is gone otherwise.
 
+    Until then it is in .NAME.unfinished beside its place. What a kill left there the next call
+    clears up; the folder that was to be replaced comes back.
+
     Args:
       path: where it shall be; may exist if it is empty.
       overwrite: the name of a file; a folder that holds one like it is replaced.
 
     Raises:
-      UserError: the place is taken.
+      UserError: the place is taken, cannot be written, or is being written by another process.
     """
+    place = path.resolve()  # a link stays: what it leads to is replaced
+    aside = place.with_name(f".{place.name}.unfinished")
+    new, old = aside / "new", aside / "old"
+    made = [p for p in place.parents if not p.exists()]
+    try:
+        with _locked(aside, path):
+            if old.exists() and not _taken(place):
+                old.rename(place)
+            for left in (new, old):
+                shutil.rmtree(left, ignore_errors=True)
+            _check_free(path, overwrite)
+            new.mkdir(parents=True)
+            try:
+                yield new
+                _replace(place, new, old)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
+    finally:
+        for folder in (aside, *made):
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, path: Path) -> Iterator[None]:
+    """Keeps a folder, made if need be, for this process until it ends, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(folder, os.O_RDONLY)
+    except OSError as e:
+        raise UserError(f"{path} cannot be written ({e.strerror}). Give another place.") from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"Another process is writing {path}. Wait for it, or give another folder."
+            ) from None
+        except OSError:
+            pass  # the file system has no locks
+        yield
+    finally:
+        os.close(lock)
+
+
+def _taken(path: Path) -> bool:
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
+def _check_free(path: Path, overwrite: str) -> None:
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file. Give a new folder.")
-    taken = path.exists() and any(path.iterdir())
-    if taken and not overwrite:
+    if _taken(path) and not overwrite:
         raise UserError(f"{path} is not empty. Give a new folder, or --overwrite.")
-    if taken and not (path / overwrite).exists():
+    if _taken(path) and not (path / overwrite).exists():
         raise UserError(
             f"{path} holds no {overwrite}, so it is no earlier export, and is not overwritten. "
             "Give a new folder."
         )
-    path = path.absolute()
-    made = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    old = path.with_name(f"{path.name}.{os.getpid()}.old")
+
+
+def _replace(place: Path, new: Path, old: Path) -> None:
     try:
-        made.mkdir(parents=True)
-    except OSError as e:
-        raise UserError(f"{path} cannot be written ({e.strerror}). Give another place.") from None
-    try:
-        yield made
-        if path.exists():
-            path.rename(old)
-        made.rename(path)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if place.exists():
+            place.rename(old)
+        new.rename(place)
+    except BaseException as e:
+        if old.exists() and not place.exists():
+            old.rename(place)
+        if isinstance(e, OSError):
+            raise UserError(
+                f"{place} cannot be replaced ({e.strerror}). Give a folder in it, or another place."
+            ) from None
+        raise
+    shutil.rmtree(old, ignore_errors=True)

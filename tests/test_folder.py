@@ -1,7 +1,11 @@
 """A model as a folder: out and back is identical, and what is wrong is said."""
 
 import dataclasses
+import functools
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import chex
 import flax.linen as nn
@@ -19,16 +23,22 @@ from hybriko_jax.files import new_folder
 from hybriko_jax.models import build
 from hybriko_jax.tokenizer import train_sentencepiece
 
+ROOT = Path(__file__).parents[1]
+
 
 @pytest.fixture(scope="module")
 def tokenizer():
     return train_sentencepiece(sample_documents(60), 1500)
 
 
-def make(config):
+@functools.cache
+def initial(config):
     tokens = jnp.zeros((1, 1), jnp.int32)
-    params = nn.unbox(jax.jit(build(config).init)(jax.random.key(0), tokens, tokens))["params"]
-    return jax.tree.map(np.asarray, params)
+    return nn.unbox(jax.jit(build(config).init)(jax.random.key(0), tokens, tokens))["params"]
+
+
+def make(config):
+    return jax.tree.map(np.asarray, initial(config))
 
 
 @pytest.mark.parametrize("changes", [{}, {"tie_embeddings": False, "conv_width": 4}])
@@ -94,8 +104,8 @@ def test_a_new_folder_is_whole_or_not_there(tmp_path):
     with pytest.raises(ZeroDivisionError), new_folder(place) as folder:
         (folder / "x").write_text("half")
         raise ZeroDivisionError
-    assert list(tmp_path.rglob("*")) == [tmp_path / "deep"]
-    place.mkdir()
+    assert not list(tmp_path.iterdir())
+    place.mkdir(parents=True)
     with new_folder(place) as folder:
         (folder / "x").write_text("whole")
     assert [p.name for p in place.parent.rglob("*")] == ["m", "x"]
@@ -110,6 +120,59 @@ def test_a_new_folder_is_whole_or_not_there(tmp_path):
         pass
     with pytest.raises(UserError, match="cannot be written"), new_folder(place / "y" / "z"):
         pass
+    with (
+        new_folder(tmp_path / "m"),
+        pytest.raises(UserError, match="Another process is writing"),
+        new_folder(tmp_path / "m"),
+    ):
+        pass
+
+
+def files(folder):
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+
+
+def test_the_old_folder_survives_what_fails_at_the_end(tmp_path):
+    place = tmp_path / "m"
+    with new_folder(place) as folder:
+        (folder / "x").write_text("old")
+    with pytest.raises(UserError, match="cannot be replaced"), new_folder(place, "x") as folder:
+        folder.rmdir()  # so that it cannot be moved
+    assert files(tmp_path) == {"m/x"}
+    (tmp_path / "link").symlink_to(place)
+    with new_folder(tmp_path / "link", "x") as folder:
+        (folder / "y").write_text("new")
+    assert (tmp_path / "link").is_symlink() and files(place) == {"y"}
+
+
+KILLED = """
+import os, pathlib, sys
+from hybriko_jax.files import new_folder
+rename, moves = pathlib.Path.rename, int(sys.argv[2])
+def counted(path, target):
+    global moves
+    rename(path, target)
+    moves -= 1
+    if not moves:
+        os.kill(os.getpid(), 9)
+pathlib.Path.rename = counted
+with new_folder(pathlib.Path(sys.argv[1]), "x") as folder:
+    (folder / "x").write_text("new")
+    if not moves:
+        os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("moves,holds", [(0, "old"), (1, "old"), (2, "new")])
+def test_after_a_kill_the_next_call_clears_up(tmp_path, moves, holds):
+    place = tmp_path / "m"
+    with new_folder(place) as folder:
+        (folder / "x").write_text("old")
+    ran = subprocess.run([sys.executable, "-c", KILLED, place, str(moves)], cwd=ROOT)
+    assert ran.returncode == -9 and len(files(tmp_path)) == 2
+    with pytest.raises(UserError, match="is not empty"), new_folder(place):
+        pass
+    assert files(tmp_path) == {"m/x"} and (place / "x").read_text() == holds
 
 
 @pytest.mark.parametrize(
@@ -122,8 +185,14 @@ def test_a_new_folder_is_whole_or_not_there(tmp_path):
         ("intermediate_size", 100, "not a multiple"),
         ("rope_parameters", {"rope_type": "yarn", "rope_theta": 1e4}, "rope_type is 'yarn'"),
         ("num_hidden_layers", 9, "num_hidden_layers=9, but layer_types names 3"),
-        ("num_hidden_layers", 3.0, "wrong kind .num_hidden_layers=3.0"),
-        ("tie_word_embeddings", "yes", "wrong kind .tie_word_embeddings='yes'"),
+        ("num_hidden_layers", 3.0, "num_hidden_layers=3.0 is of the wrong kind: int is wanted"),
+        ("tie_word_embeddings", "yes", "tie_word_embeddings='yes' is of the wrong kind"),
+        ("intermediate_size", "96", "intermediate_size='96' is of the wrong kind"),
+        ("layer_types", None, "layer_types=None is of the wrong kind: list is wanted"),
+        ("rope_parameters", {"rope_theta": "1e4"}, "rope_theta='1e4' is of the wrong kind"),
+        ("sliding_window", [], "sliding_window=.. is of the wrong kind: int or null is wanted"),
+        ("model_type", [], "model_type is .., none of"),
+        ("vocab_size", 10**14, "vocab_size=100000000000000 is more than any model has"),
         ("hidden_size", 0, "d_model=0 must be positive"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Mapping
+from types import NoneType
 from typing import Any
 
 from hybriko_jax.config import GPTNeoXConfig, HybriKoConfig, ModelConfig
@@ -40,6 +41,8 @@ _GPT_NEOX = {
     "tie_embeddings": "tie_word_embeddings",
     "norm_eps": "layer_norm_eps",
 }
+# The published layout's, which has no model_type; everything else is as in HybriKo-117M.
+PUBLISHED = ("d_model", "n_layers", "vocab_size", "n_heads", "n_kv_heads", "ff_mult", "max_seq_len")
 # What config.json leaves out is as transformers has it.
 _GPT_NEOX_DEFAULTS = {
     "max_position_embeddings": 2048,
@@ -80,27 +83,35 @@ def from_transformers(described: Mapping[str, Any]) -> ModelConfig:
       UserError: it is of another model, lacks a field, or holds a value that the model cannot have.
     """
     kinds = {MODEL_TYPE: _hybriko, GPT_NEOX: _gpt_neox}
-    if (kind := described.get("model_type")) not in kinds:
+    kind = described.get("model_type")
+    read = next((f for name, f in kinds.items() if name == kind), None)
+    if read is None and "ff_mult" in described:
+        read = _published
+    if read is None:
         raise UserError(f"model_type is {kind!r}, none of {', '.join(kinds)}: it is another model.")
     try:
-        return kinds[kind](described)
+        return read(described)
     except KeyError as e:
         raise UserError(f"{e} is missing.") from None
-    except (TypeError, AttributeError) as e:
-        raise UserError(f"a value is of the wrong kind ({e}).") from None
+
+
+def _value(described: Mapping[str, Any], name: str, *kinds: type) -> Any:
+    """A field, whose type JSON does not promise."""
+    value = described[name]
+    if type(value) not in kinds and not (type(value) is int and float in kinds):
+        wanted = " or ".join("null" if k is NoneType else k.__name__ for k in kinds)
+        raise UserError(f"{name}={value!r} is of the wrong kind: {wanted} is wanted.")
+    if type(value) is int and value >= 2**31:
+        raise UserError(f"{name}={value} is more than any model has.")
+    return value
 
 
 def _values(described: Mapping[str, Any], names: Mapping[str, str], config: type) -> dict[str, Any]:
-    """The fields of a config, whose types JSON does not promise."""
     hints = typing.get_type_hints(config)
-    values = {ours: described[theirs] for ours, theirs in names.items()}
-    for ours, theirs in names.items():
-        kinds = typing.get_args(hints[ours]) or (hints[ours],)
-        if float in kinds:
-            kinds = (*kinds, int)
-        if type(values[ours]) not in kinds:
-            raise TypeError(f"{theirs}={values[ours]!r}")
-    return values
+    return {
+        ours: _value(described, theirs, *(typing.get_args(hints[ours]) or (hints[ours],)))
+        for ours, theirs in names.items()
+    }
 
 
 def _need_plain_rope(rope: Mapping[str, Any]) -> None:
@@ -110,25 +121,33 @@ def _need_plain_rope(rope: Mapping[str, Any]) -> None:
 
 def _hybriko(described):
     values = _values(described, _HYBRIKO, HybriKoConfig)
-    _need_plain_rope(described["rope_parameters"])
-    kinds = tuple(_back(_KINDS, k, "layer_types") for k in described["layer_types"])
+    rope = _value(described, "rope_parameters", dict)
+    _need_plain_rope(rope)
+    layers = _value(described, "layer_types", list)
+    kinds = tuple(_back(_KINDS, k, "layer_types") for k in layers)
     if len(kinds) != values["n_layers"]:
         raise UserError(
             f"num_hidden_layers={values['n_layers']}, but layer_types names {len(kinds)}."
         )
-    width, rest = divmod(described["intermediate_size"], max(values["d_model"], 1))
+    d_ff = _value(described, "intermediate_size", int)
+    width, rest = divmod(d_ff, max(values["d_model"], 1))
     if rest:
         raise UserError(
-            f"intermediate_size={described['intermediate_size']} is not a multiple of "
-            f"hidden_size={values['d_model']}."
+            f"intermediate_size={d_ff} is not a multiple of hidden_size={values['d_model']}."
         )
     return HybriKoConfig(
         **values,
-        rope_theta=described["rope_parameters"]["rope_theta"],
+        rope_theta=_value(rope, "rope_theta", float),
         activation=_back(_ACTIVATIONS, described["hidden_act"], "hidden_act"),
         ff_mult=width,
         pattern=_shortest(kinds),
     )
+
+
+def _published(described):
+    described = {"tie_word_embeddings": True, **described}
+    names = {name: name for name in PUBLISHED} | {"tie_embeddings": "tie_word_embeddings"}
+    return HybriKoConfig(**_values(described, names, HybriKoConfig))
 
 
 def _gpt_neox_to_transformers(config):
@@ -151,17 +170,21 @@ def _gpt_neox_to_transformers(config):
 
 def _gpt_neox(described):
     described = {**_GPT_NEOX_DEFAULTS, **described}
-    rope = described.get("rope_parameters") or described.get("rope_scaling") or {}
+    rope = {
+        "partial_rotary_factor": described.get("rotary_pct", 0.25),
+        "rope_theta": described.get("rotary_emb_base", 10_000.0),
+    }
+    for name in ("rope_scaling", "rope_parameters"):
+        rope |= _value(described, name, dict) if described.get(name) else {}
     _need_plain_rope(rope)
-    fraction = rope.get("partial_rotary_factor", described.get("rotary_pct", 0.25))
     act = described["hidden_act"]
     return GPTNeoXConfig(
         **_values(described, _GPT_NEOX, GPTNeoXConfig),
         activation=_back(
             _GPT_NEOX_ACTIVATIONS, "gelu_pytorch_tanh" if act in _TANH else act, "hidden_act"
         ),
-        rotary_fraction=fraction,
-        rope_theta=rope.get("rope_theta", described.get("rotary_emb_base", 10_000.0)),
+        rotary_fraction=_value(rope, "partial_rotary_factor", float),
+        rope_theta=_value(rope, "rope_theta", float),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hybriko_jax.config import ModelConfig
-from hybriko_jax.convert.bitsandbytes import read_nf4
+from hybriko_jax.convert.bitsandbytes import quantization_config, read_nf4
 from hybriko_jax.convert.config import from_transformers, to_transformers
 from hybriko_jax.convert.parameters import Kept, our_shapes, parameters, to_torch
 from hybriko_jax.convert.tables import torch_name, transposed, usual_name
@@ -26,23 +26,27 @@ def save_folder(
     tokenizer: Tokenizer,
     dtype: str,
     shard_bytes: int = SHARD_BYTES,
+    packed: bool = False,
 ) -> dict[str, Tensor]:
     """Writes a model into a folder that is there.
 
     Args:
-      params: arrays in float32.
+      params: arrays in float32, or NF4 leaves.
       dtype: "float32", "bfloat16" or "float16".
       shard_bytes: see `write_weights`.
+      packed: see `to_torch`.
 
     Returns:
       What was written.
     """
-    tensors = to_torch(config, params, dtype)
+    tensors = to_torch(config, params, dtype, packed)
     write_weights(folder, tensors, shard_bytes)
     described = to_transformers(config) | {
         "dtype": dtype,
         **special_ids(tokenizer),
     }
+    if packed:
+        described["quantization_config"] = quantization_config(dtype)
     (folder / CONFIG).write_text(json.dumps(described, indent=2) + "\n")
     tokenizer.save(folder / tokenizer.FILE)
     return tensors

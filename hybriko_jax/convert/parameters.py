@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from hybriko_jax.config import ModelConfig
+from hybriko_jax.convert.bitsandbytes import read_nf4, write_nf4
 from hybriko_jax.convert.tables import torch_name, transposed
 from hybriko_jax.convert.weights import DTYPES, Tensor
 from hybriko_jax.errors import UserError
@@ -31,13 +32,26 @@ def our_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return {path: tuple(p.shape) for path, p in paths.items()}
 
 
-def to_torch(config: ModelConfig, params: Any, dtype: str) -> dict[str, Tensor]:
+def not_finite(params: Any) -> list[str]:
+    """Paths of parameters that hold NaN or infinite numbers."""
+    paths: Any = flax.traverse_util.flatten_dict(params, sep="/")
+    return [
+        path
+        for path, leaf in paths.items()
+        if not all(np.isfinite(np.asarray(a)).all() for a in jax.tree.leaves(leaf))
+    ]
+
+
+def to_torch(
+    config: ModelConfig, params: Any, dtype: str, packed: bool = False
+) -> dict[str, Tensor]:
     """A model's parameters as PyTorch keeps them, by their names.
 
     Args:
       params: arrays in float32, or NF4 leaves.
       dtype: a key of DTYPES. The decay of the RG-LRU is float32 always: in bfloat16 its distance
         from one, which is its memory, would be off by up to 1.5 %.
+      packed: NF4 leaves stay so, in the parts that bitsandbytes has; else they are dequantised.
 
     Returns:
       Tensors that are converted when they are wanted; one that holds numbers beyond the range
@@ -62,7 +76,25 @@ def to_torch(config: ModelConfig, params: Any, dtype: str) -> dict[str, Tensor]:
 
         return Tensor(tuple(shape), kind, make)
 
-    return {torch_name(config, path): tensor(path, p) for path, p in paths.items()}
+    tensors: dict[str, Tensor] = {}
+    for path, p in paths.items():
+        name = torch_name(config, path)
+        nf4 = packed and isinstance(p, NF4)
+        tensors |= write_nf4(name, p, dtype) if nf4 else {name: tensor(path, p)}
+    return tensors
+
+
+def quantized(config: ModelConfig, params: Any, dtype: str) -> Any:
+    """The parameters with the kernels of layers as NF4, quantised from `dtype`."""
+    tensors = to_torch(config, params, dtype)
+    paths: Any = flax.traverse_util.flatten_dict(params, sep="/")
+    leaves = {
+        path: quantize(tensors[torch_name(config, path)].make().T)
+        if is_matrix(path) and not isinstance(p, NF4)
+        else p
+        for path, p in paths.items()
+    }
+    return flax.traverse_util.unflatten_dict(leaves, sep="/")
 
 
 def parameters(
@@ -101,8 +133,9 @@ def _turned(a, turned):
     return np.ascontiguousarray(a.T) if turned else a
 
 
-def rounded(config: ModelConfig, params: Any, dtype: str) -> Any:
-    """Parameters in float32 with the values that an export in `dtype` gives them."""
-    tensors = to_torch(config, params, dtype)
+def rounded(config: ModelConfig, params: Any, dtype: str, packed: bool = False) -> Any:
+    """Parameters in float32 with the values that `to_torch` gives them; NF4 stays if `packed`."""
+    leaves, tensors = read_nf4(to_torch(config, params, dtype, packed))
     paths: Any = flax.traverse_util.flatten_dict(params, sep="/")
-    return parameters(tensors, {p: (torch_name(config, p), transposed(p)) for p in paths})
+    found = {path: (torch_name(config, path), transposed(path)) for path in paths}
+    return parameters(tensors, found, quantized=leaves)

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from hybriko_jax.config import HybriKoConfig, ModelConfig
+from hybriko_jax.convert.config import PUBLISHED
 from hybriko_jax.convert.parameters import to_torch
 from hybriko_jax.convert.weights import Tensor, write_pt
 from hybriko_jax.errors import UserError
-from hybriko_jax.tokenizer import Tokenizer
+from hybriko_jax.tokenizer import SentencePiece, Tokenizer
 
 WEIGHTS, TOKENIZER = "pytorch_model.pt", "HybriKo_tok.model"
 CODE = ("configuration_hybridko.py", "modeling_hybridko.py")
-# What its config can say; everything else is as in HybriKo-117M.
-FIELDS = ("d_model", "n_layers", "vocab_size", "n_heads", "n_kv_heads", "ff_mult", "max_seq_len")
 
 
 def save_published(
@@ -29,7 +28,9 @@ def save_published(
     """
     if not isinstance(config, HybriKoConfig):
         raise UserError("The published layout is HybriKo's. Give --format transformers.")
-    described = {name: getattr(config, name) for name in FIELDS}
+    if not isinstance(tokenizer, SentencePiece):
+        raise UserError("The published layout has no tokenizer.json. Give --format transformers.")
+    described = {name: getattr(config, name) for name in PUBLISHED}
     plain = HybriKoConfig(**described, dtype=config.dtype, remat=config.remat)
     other = [
         f"{name}={getattr(config, name)}"

@@ -26,10 +26,12 @@ class Rule:
 
     pattern: str
     """A regular expression of the whole name; \\1 in `to` is its first group, mostly the layer."""
-    to: str | None
+    to: str | None = None
     """Our path; None drops the tensor."""
-    transpose: bool
+    transpose: bool = False
     """Whether the tensor lies the other way round than ours."""
+    skip: bool = False
+    """The pattern is of parts that the rules after it do not see, wherever they stand."""
 
 
 @dataclass
@@ -39,15 +41,20 @@ class Matches:
     by_shape: list[str] = field(default_factory=list)
     """Our paths that shapes alone decided."""
     dropped: list[str] = field(default_factory=list)
+    skipped: set[str] = field(default_factory=set)
+    """Parts of names."""
     missing: list[str] = field(default_factory=list)
     """Our paths without a tensor."""
-    left: list[str] = field(default_factory=list)
-    """Tensors without a path."""
-    misshapen: list[str] = field(default_factory=list)
+    left: dict[str, str | None] = field(default_factory=dict)
+    """Tensors without a path -> that which a rule gives them, and the model has not."""
+    misshapen: dict[str, str] = field(default_factory=dict)
+    """Our path -> what is wrong, in the layout of the tensor."""
 
 
 def read_rules(path: Path | None = None) -> list[Rule]:
-    """The rules of a JSON file, [{"pattern", "to", "transpose"}, ...]; by default those we ship.
+    """The rules of a JSON file, by default those we ship.
+
+    It is a list of {"pattern", "to", "transpose"} and {"skip"}; see `Rule`.
 
     Raises:
       UserError: the file is none of that kind.
@@ -57,7 +64,12 @@ def read_rules(path: Path | None = None) -> list[Rule]:
         table = json.loads((path or shipped).read_text("utf-8"))
         if not isinstance(table, list):
             raise TypeError("not a list")
-        rules = [Rule(r["pattern"], r["to"], r.get("transpose", False)) for r in table]
+        rules = [
+            Rule(r["skip"], skip=True)
+            if "skip" in r
+            else Rule(r["pattern"], r["to"], r.get("transpose", False))
+            for r in table
+        ]
         for rule in rules:
             anything = re.fullmatch(f"(?:{rule.pattern})|", "")
             if anything and rule.to is not None:
@@ -67,7 +79,7 @@ def read_rules(path: Path | None = None) -> list[Rule]:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, re.error) as e:
         raise UserError(
             f'{path}: not a table of names ({e}). It is a list of {{"pattern": ..., "to": ..., '
-            '"transpose": true or false}.'
+            '"transpose": true or false} and {"skip": ...}.'
         ) from None
     return rules
 
@@ -78,37 +90,51 @@ def match(theirs: Shapes, ours: Shapes, rules: Sequence[Rule]) -> Matches:
     Args:
       theirs: shapes by tensor name.
       ours: shapes by path.
-      rules: the first that fits a name decides.
+      rules: the first that fits a name and gives it a path that is there decides.
     """
     found = Matches()
     open_names = []
     for name, shape in theirs.items():
-        rule = next((r for r in rules if re.fullmatch(r.pattern, name)), None)
+        rule, path = _decide(name, ours, rules, found.skipped)
         if rule is None:
             open_names.append(name)
-            continue
-        if rule.to is None:
+        elif path is None:
             found.dropped.append(name)
-            continue
-        path = re.fullmatch(rule.pattern, name).expand(rule.to)  # type: ignore[union-attr]
-        if path in found.tensors:
+        elif path not in ours:
+            found.left[name] = path
+        elif path in found.tensors:
             first = found.tensors[path][0]
             raise UserError(f"{first} and {name} would both be {path}: mend the table of names.")
-        if path not in ours:
-            found.left.append(name)
-        elif (shape[::-1] if rule.transpose else shape) != ours[path]:
-            found.misshapen.append(f"{name} is {shape}, {path} is {ours[path]}")
+        elif shape != (wanted := ours[path][::-1] if rule.transpose else ours[path]):
+            found.misshapen[path] = f"{name} is {shape}, and should be {wanted}"
         else:
             found.tensors[path] = (name, rule.transpose)
     _by_shape(found, {n: theirs[n] for n in open_names}, ours)
     taken = {name for name, _ in found.tensors.values()}
-    found.left += [n for n in open_names if n not in taken]
-    found.missing = [path for path in ours if path not in found.tensors]
+    found.left |= dict.fromkeys(n for n in open_names if n not in taken)
+    found.missing = [path for path in ours if path not in found.tensors | found.misshapen]
     return found
 
 
+def _decide(name, ours, rules, skipped):
+    """The rule of a name, and our path by it; (None, None) of a name that no rule knows."""
+    known = None, None
+    for rule in rules:
+        if rule.skip:
+            skipped.update(part[0] for part in re.finditer(rule.pattern, name))
+            name = re.sub(rule.pattern, "", name)
+        elif fits := re.fullmatch(rule.pattern, name):
+            path = None if rule.to is None else fits.expand(rule.to)
+            if path is None or path in ours:
+                return rule, path
+            if known == (None, None):
+                known = rule, path
+    return known
+
+
 def _by_shape(found: Matches, theirs: Shapes, ours: Shapes) -> None:
-    open_paths = {path: shape for path, shape in ours.items() if path not in found.tensors}
+    decided = found.tensors | found.misshapen
+    open_paths = {path: shape for path, shape in ours.items() if path not in decided}
     kinds, slots = _by_layer(theirs), _by_layer(open_paths)
 
     def signature(members, shapes, turn):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 
 from hybriko_jax.config import HybriKoConfig, ModelConfig
 from hybriko_jax.convert.folder import CONFIG, SHARD_BYTES, save_folder, special_ids
+from hybriko_jax.convert.parameters import our_shapes
 from hybriko_jax.convert.tokenizer import tokenizer_config, tokenizer_files
 from hybriko_jax.convert.weights import Tensor
-from hybriko_jax.tokenizer import IM_END, SentencePiece, Tokenizer, TokenizerJson
+from hybriko_jax.tokenizer import SentencePiece, Tokenizer, TokenizerJson
 
 CODE = ("configuration_hybriko.py", "modeling_hybriko.py")
 _CLASSES = {
@@ -35,25 +37,26 @@ def save_transformers(
     dtype: str,
     shard_bytes: int = SHARD_BYTES,
     card: str = "",
+    packed: bool = False,
 ) -> dict[str, Tensor]:
     """Writes a model into a folder that is there; see `folder.save_folder`.
 
     Args:
       card: the model's own card; how to use the folder is added to it.
+      packed: see `parameters.to_torch`.
     """
-    tensors = save_folder(folder, config, params, tokenizer, dtype, shard_bytes)
+    tensors = save_folder(folder, config, params, tokenizer, dtype, shard_bytes, packed)
     if isinstance(config, HybriKoConfig):
         write_code(folder, json.loads((folder / CONFIG).read_text()))
-    ends, files = [tokenizer.eos_id], {}
+    files = {}
     if isinstance(tokenizer, SentencePiece):
-        ends.append(tokenizer.control_id(IM_END))
         model = (folder / tokenizer.FILE).read_bytes()
         files = tokenizer_files(model, config.max_seq_len)
     elif isinstance(tokenizer, TokenizerJson):
         files = {"tokenizer_config.json": tokenizer_config(tokenizer, config.max_seq_len)}
-    generation = special_ids(tokenizer) | {"eos_token_id": ends, "do_sample": False}
+    generation = special_ids(tokenizer) | {"eos_token_id": tokenizer.ends, "do_sample": False}
     files["generation_config.json"] = json.dumps(generation, indent=2) + "\n"
-    files["README.md"] = _card(card, config, tensors, dtype)
+    files["README.md"] = _card(card, config, dtype, packed)
     for name, content in files.items():
         (folder / name).write_text(content, "utf-8")
     return tensors
@@ -94,16 +97,18 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20)[0]))
 _NOTE = """, the decay of the RG-LRU (`lam`) in float32. transformers
 computes in float32 unless `from_pretrained` is told otherwise (`dtype="bfloat16"`). The code in
 `modeling_hybriko.py` needs PyTorch and transformers only, 5.23 or newer"""
+_NF4 = """, the matrices of the layers in 4 bits (NF4): reading them needs
+`pip install bitsandbytes accelerate`"""
 
 
-def _card(card, config, tensors, dtype):
+def _card(card, config, dtype, packed):
     ours = isinstance(config, HybriKoConfig)
     kind, name = ("hybriko, griffin", "HybriKo") if ours else ("gpt_neox", "GPT-NeoX")
     use = _USE.format(
         trust=", trust_remote_code=True" if ours else "",
-        parameters=sum(t.size for t in tensors.values()),
+        parameters=sum(map(math.prod, our_shapes(config).values())),
         dtype=dtype,
-        note=_NOTE if ours else "",
+        note=(_NF4 if packed else "") + (_NOTE if ours else ""),
     )
     card = card.partition("\n## Use with transformers\n")[0]  # of an export that is exported
     return (card or _HEAD.format(kind=kind, name=name)).rstrip() + "\n" + use
