@@ -66,6 +66,7 @@ class Arguments:
             "answer",
             "prefix",
             "lora",
+            "translate",
             "all",
         ]
     ]
@@ -86,16 +87,16 @@ class Arguments:
     data_source: tuple[str, ...] = ("sample",)
     """What the input pipeline reads, as --data.source of launch.pretrain."""
     base: Path | None = None
-    """A GPT-NeoX folder, the base of the LoRA step. None makes one of gugugo_v09's shape."""
+    """A GPT-NeoX folder to tune or to translate with. None makes one, with random weights."""
     precisions: tuple[Literal["float32", "bfloat16", "nf4"], ...] = ("float32", "bfloat16", "nf4")
-    """How the base of the LoRA step is kept."""
+    """How the base of the LoRA step is kept; translations leave out nf4."""
     json: Path | None = None
     """Also write every sample, the machine and the command to this file."""
 
     def __post_init__(self):
         if min(self.repeats, self.batch, self.seq_len - 1, *self.lengths) < 1:
             raise UserError("--repeats, --batch and --lengths must be 1 or more, --seq-len 2.")
-        if self.peer or self.peer_griffin or self.what in ("torch-step", "lora"):
+        if self.peer or self.peer_griffin or self.what in ("torch-step", "lora", "translate"):
             if common.accelerator():
                 raise UserError("The peers run on the CPU only. Set JAX_PLATFORMS=cpu to compare.")
             if not (find_spec("torch") and find_spec("transformers")):
@@ -743,7 +744,7 @@ def benchmark_lora(arguments: Arguments) -> dict[str, Any]:
     rows = []
     B, L = arguments.batch, arguments.seq_len
     with tempfile.TemporaryDirectory() as folder:
-        base = str(arguments.base or write_base(Path(folder)))
+        base = str(arguments.base or write_base(Path(folder), "gugugo_v09"))
         for precision in arguments.precisions:
             steps, peaks, loading = {}, {}, {}
             for name, make in (("ours", our_lora_step), ("peft", peft_step)):
@@ -764,14 +765,14 @@ def benchmark_lora(arguments: Arguments) -> dict[str, Any]:
     return report
 
 
-def write_base(folder: Path) -> Path:
-    """A folder of transformers: gugugo_v09's shape, with random weights in bfloat16."""
+def write_base(folder: Path, name: str) -> Path:
+    """A folder of transformers: a config's shape, with random weights in bfloat16."""
     import torch  # type: ignore
     import transformers  # type: ignore
 
     from hybriko_jax.convert.config import to_transformers
 
-    described = to_transformers(common.load_config("gugugo_v09").model)
+    described = to_transformers(common.load_config(name).model)
     torch.set_default_dtype(torch.bfloat16)
     config = transformers.GPTNeoXConfig(**described)
     transformers.GPTNeoXForCausalLM(config).save_pretrained(folder)
@@ -876,6 +877,94 @@ def peft_step(name: str, base: str, batch: int, seq_len: int) -> tuple[dict[str,
     return {"step": step, "peak": peak_gib}, loading
 
 
+# --- translate ---
+
+SENTENCE = 48  # tokens of a text, and of its translation
+
+
+def benchmark_translate(arguments: Arguments) -> dict[str, Any]:
+    """Greedy and beam search of a GPT-NeoX against transformers, each in its faster type."""
+    report: dict[str, Any] = {}
+    rows = []
+    B, types = arguments.batch, [p for p in arguments.precisions if p != "nf4"]
+    name = arguments.config if arguments.config != Arguments.config else "neox_mini"
+    with tempfile.TemporaryDirectory() as folder:
+        base = str(arguments.base or write_base(Path(folder), name))
+        sides: dict[str, Side] = {}
+        for who, make in (("ours", our_search), ("transformers", peer_search)):
+            for dtype in types:
+                more, _ = in_a_process(make, f"{who} {dtype}", base, B)
+                sides |= {f"{who} {dtype}, {beams}": side for beams, side in more.items()}
+        for beams in BEAMS:
+            chosen = {side: f for side, f in sides.items() if side.endswith(f", {beams}")}
+            samples, results = alternate(chosen, arguments.repeats)
+            best = {
+                who: min(r["median"] for side, r in results.items() if side.startswith(who))
+                for who in ("ours", "transformers")
+            }
+            for side, result in results.items():
+                speed = f"{B * SENTENCE / result['median']:,.1f}"
+                rows.append((side, milliseconds(result), speed))
+            ratio = best["transformers"] / best["ours"]
+            rows.append(("  ours against it", "", f"{ratio:.2f}x"))
+            report[beams] = {"ratio": ratio, "results": results, "samples": samples}
+    columns = ("side", "ms: median (min to max)", "tokens/s")
+    shape = f"{B} x {SENTENCE} tokens after {SENTENCE}"
+    print_table(f"translation by {arguments.base or name}, {shape}", columns, rows)
+    return report
+
+
+BEAMS = {"greedy": 1, "beam 5": 5}
+
+
+def our_search(name: str, base: str, batch: int) -> tuple[dict[str, Side], Any]:
+    """Beam search as launch.translate runs it, to the most tokens."""
+    import jax
+
+    from hybriko_jax.convert.folder import load_weights
+    from hybriko_jax.decode.beam import beam_search
+    from hybriko_jax.models import build
+
+    dtype: Any = name.split()[1]
+    config, params = load_weights(Path(base), dtype)
+    model, params = build(replace(config, dtype=dtype, remat=False)), jax.device_put(params)
+    prompts = lora_rows(config.vocab_size, batch, SENTENCE).tolist()
+
+    def side(beams: int) -> float:
+        begin = time.perf_counter()
+        beam_search(model, params, prompts, SENTENCE, beams=beams)
+        return time.perf_counter() - begin
+
+    return {how: functools.partial(side, beams) for how, beams in BEAMS.items()}, None
+
+
+def peer_search(name: str, base: str, batch: int) -> tuple[dict[str, Side], Any]:
+    """The same by generate of transformers."""
+    import torch  # type: ignore
+    import transformers  # type: ignore
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    dtype = getattr(torch, name.split()[1])
+    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=dtype).eval()
+    tokens_BL = torch.from_numpy(lora_rows(model.config.vocab_size, batch, SENTENCE))
+
+    def side(beams: int) -> float:
+        begin = time.perf_counter()
+        with torch.inference_mode():
+            model.generate(
+                tokens_BL,
+                attention_mask=torch.ones_like(tokens_BL),
+                num_beams=beams,
+                min_new_tokens=SENTENCE,
+                max_new_tokens=SENTENCE,
+                do_sample=False,
+                pad_token_id=0,
+            )
+        return time.perf_counter() - begin
+
+    return {how: functools.partial(side, beams) for how, beams in BEAMS.items()}, None
+
+
 BENCHMARKS = {
     "train-step": benchmark_train_step,
     "torch-step": benchmark_torch_step,
@@ -885,6 +974,7 @@ BENCHMARKS = {
     "answer": benchmark_answer,
     "prefix": benchmark_prefix,
     "lora": benchmark_lora,
+    "translate": benchmark_translate,
 }
 
 if __name__ == "__main__":

@@ -108,7 +108,7 @@ def test_from_pairs_to_an_adapter_and_a_merged_model(base, pairs, tmp_path):
 
     saved = (tmp_path / "run" / "config.json").read_bytes()
     stranger = lora(base, pairs, tmp_path / "run", *more, "--lora.alpha", 64, code=1)
-    assert "cannot go on with lora.alpha: 32.0 -> 64.0" in stranger
+    assert "cannot go on with lora.alpha: 32 -> 64.0" in stranger
     assert (tmp_path / "run" / "config.json").read_bytes() == saved
 
     tokens_BL = np.random.default_rng(0).integers(1, 600, (2, 30)).astype(np.int32)
