@@ -13,7 +13,7 @@ import transformers
 
 from hybriko_jax.config import GPTNeoXConfig, RunConfig, from_json, to_json
 from hybriko_jax.convert.config import from_transformers, to_transformers
-from hybriko_jax.convert.folder import load_folder
+from hybriko_jax.convert.folder import load_folder, load_weights
 from hybriko_jax.convert.transformers_folder import save_transformers
 from hybriko_jax.data.sample import sample_documents
 from hybriko_jax.errors import UserError
@@ -94,6 +94,23 @@ def test_logits_are_those_of_transformers(folder, variant):
     config, params, _ = load_folder(folder(variant))
     expected = logits_of(peer(**VARIANTS[variant]), tokens())
     chex.assert_trees_all_close(ours_on(config, params, tokens()), expected, rtol=0, atol=2e-6)
+
+
+@pytest.mark.slow
+def test_logits_at_the_size_of_polyglot(tmp_path):
+    sizes = GPTNeoXConfig()
+    settings = to_transformers(sizes) | {"eos_token_id": 2}
+    torch.manual_seed(0)
+    model = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**settings)).eval()
+    model.save_pretrained(tmp_path)
+    asked = np.random.default_rng(0).integers(4, sizes.vocab_size, (1, 64))
+    expected = logits_of(model, asked)
+    del model
+    config, params = load_weights(tmp_path)
+    assert config == sizes and sum(p.size for p in jax.tree.leaves(params)) == 1_331_810_304
+    difference = np.abs(np.asarray(ours_on(config, params, asked)) - expected).max()
+    print(f"largest difference {difference:.2e} of logits up to {np.abs(expected).max():.2f}")
+    assert difference <= 2e-5
 
 
 @pytest.mark.parametrize("variant", ["polyglot", "tied"])

@@ -16,6 +16,7 @@ from hybriko_jax.decode.sampling import sample
 from hybriko_jax.models import init_state
 
 _PIECE = 32  # tokens of a prompt read at a time behind a prefix
+_UNIT = 256  # of the tokens that a state has room for
 
 Mask = Callable[[np.ndarray | None], np.ndarray]
 """From the tokens chosen last (None at first) to the bits of those that may come next."""
@@ -51,7 +52,7 @@ def generate(
     """
     position_B = np.array([len(p) for p in prompts], np.int32)
     if prefix is None:
-        logits_BV, state = _read(model, params, prompts, max_tokens)
+        logits_BV, state = read(model, params, prompts, max_tokens)
     else:
         (prompt,) = prompts
         logits_BV, state = _read_on(model, params, prefix, prompt, max_tokens)
@@ -79,12 +80,18 @@ def continuations(
     return rows
 
 
-def _read(model, params, prompts, max_tokens):
-    """Logits after prompts of different lengths, and the state."""
-    length = max(len(p) for p in prompts)
+def read(
+    model: Any, params: Any, prompts: Sequence[Sequence[int]], tokens: int, unit: int = _UNIT
+) -> tuple[jax.Array, Any]:
+    """Logits_BV after prompts of different lengths, and the state.
+
+    Args:
+      tokens: how many more the state has room for.
+      unit: its capacity is a multiple of this.
+    """
     # The length and the capacity are rounded up, so that few shapes are compiled.
-    length = -(-length // 64) * 64
-    state = init_state(model.config, len(prompts), _capacity(length + max_tokens))
+    length = round_up(max(len(p) for p in prompts), 64)
+    state = init_state(model.config, len(prompts), round_up(length + tokens, unit))
     # Padding comes first: pad tokens are documents of their own, and the prompt forgets them.
     rows = [np.pad(np.array(p, np.int32), (length - len(p), 0)) for p in prompts]
     counts = [np.pad(np.arange(len(p), dtype=np.int32), (length - len(p), 0)) for p in prompts]
@@ -98,7 +105,7 @@ def _read_on(model, params, prefix, prompt, max_tokens):
     then token by token, so that two shapes are compiled whatever its length.
     """
     begin, logits_BV = len(prefix.tokens), None
-    state = prefix.state_for(_capacity(begin + len(prompt) + max_tokens))
+    state = prefix.state_for(round_up(begin + len(prompt) + max_tokens, _UNIT))
     at = 0
     while at < len(prompt):
         n = _PIECE if len(prompt) - at >= _PIECE else 1
@@ -109,8 +116,9 @@ def _read_on(model, params, prefix, prompt, max_tokens):
     return logits_BV, state
 
 
-def _capacity(tokens):
-    return -(-tokens // 256) * 256
+def round_up(n: int, unit: int) -> int:
+    """The least multiple of a unit that is not below n."""
+    return -(-n // unit) * unit
 
 
 @functools.partial(jax.jit, static_argnums=0, donate_argnums=4)
