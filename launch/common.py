@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import fcntl
 import importlib
-import importlib.util
 import os
 import pkgutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import configs
 from hybriko_jax.config import RunConfig, nearest
+from hybriko_jax.console.process import accelerator as accelerator
+from hybriko_jax.console.process import fail as fail
+from hybriko_jax.console.process import leave as leave
+from hybriko_jax.console.process import parse as parse
+from hybriko_jax.console.process import prepare_cpu as prepare_cpu
+from hybriko_jax.console.process import run as run
 from hybriko_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,67 +30,12 @@ if TYPE_CHECKING:
     from hybriko_jax.data.prepare import Prepared, Progress
     from hybriko_jax.tokenizer import Tokenizer
 
-T = TypeVar("T")
-
 # Dense peak of one card in TFLOP/s, by its data sheet; float32 products run as TF32.
 _PEAK_TFLOPS = {
     "A100": {"bfloat16": 312.0, "float32": 156.0},
     "H100": {"bfloat16": 989.0, "float32": 494.0},
     "H200": {"bfloat16": 989.0, "float32": 494.0},
 }
-
-_PREPARED = "HYBRIKO_JAX_PREPARED"
-# Without huge pages the matrix products of a CPU spend half their time in page faults.
-_GLIBC = "glibc.malloc.hugetlb=1"
-# Eight busy virtual devices on two cores meet late; by default XLA aborts the process then.
-_XLA_CPU = (
-    "--xla_cpu_collective_call_terminate_timeout_seconds=3600",
-    "--xla_cpu_collective_call_warn_stuck_timeout_seconds=600",
-)
-
-
-def accelerator(dev: Path = Path("/dev")) -> str | None:
-    """'gpu' or 'tpu' if JAX will find one, None for a CPU; JAX is not imported.
-
-    Raises:
-      UserError: there is an NVIDIA GPU, but no JAX plugin for it.
-    """
-    wanted = os.environ.get("JAX_PLATFORMS", "")
-    if wanted.split(",")[0] == "cpu":
-        return None
-    if any(dev.glob("nvidia[0-9]*")):
-        if not any(importlib.util.find_spec(f"jax_cuda{v}_plugin") for v in (12, 13)):
-            raise UserError(
-                "There is an NVIDIA GPU, but JAX has no CUDA plugin and would train on the CPU. "
-                'Run pip install -e ".[cuda]", or set JAX_PLATFORMS=cpu to mean the CPU.'
-            )
-        return "gpu"
-    has_tpu = any(dev.glob("accel[0-9]*")) or any(dev.glob("vfio/[0-9]*"))
-    return "tpu" if has_tpu and importlib.util.find_spec("libtpu") else None
-
-
-def prepare_cpu(devices: int) -> None:
-    """Makes this process one with so many virtual CPU devices and fast memory.
-
-    JAX_NUM_CPU_DEVICES, where it is set, goes before `devices`. The C library reads its settings
-    at the start only, so the process runs itself once more.
-    """
-    environment = dict(os.environ)
-    environment["JAX_PLATFORMS"] = "cpu"
-    environment.setdefault("JAX_NUM_CPU_DEVICES", str(devices))
-    tunables = environment.get("GLIBC_TUNABLES", "")
-    if "hugetlb" not in tunables:
-        environment["GLIBC_TUNABLES"] = f"{tunables}:{_GLIBC}".lstrip(":")
-    flags = environment.get("XLA_FLAGS", "")
-    for flag in _XLA_CPU:
-        if flag.split("=")[0] not in flags:
-            flags = f"{flags} {flag}".strip()
-    environment["XLA_FLAGS"] = flags
-    # Once only, whatever a wrapper resets: the process keeps its number.
-    if environment != dict(os.environ) and environment.get(_PREPARED) != str(os.getpid()):
-        environment[_PREPARED] = str(os.getpid())
-        sys.stdout.flush()
-        os.execve(sys.executable, sys.orig_argv, environment)
 
 
 def load_config(name: str) -> RunConfig:
@@ -106,23 +55,6 @@ def option(name: str) -> str | None:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument(f"--{name}")
     return getattr(parser.parse_known_args()[0], name)
-
-
-def parse(
-    cls: type[T], default: Any = None, command: str = "", arguments: list[str] | None = None
-) -> T:
-    """The command line over a default; --help and mistakes end the program."""
-    import tyro
-
-    return tyro.cli(
-        cls,
-        default=default,
-        args=arguments,
-        description=cls.__doc__,
-        prog=f"python -m {command}" if command else None,
-        # Which model it is, and whether it is adapted, the config says.
-        config=(tyro.conf.AvoidSubcommands,),
-    )
 
 
 def cluster() -> dict[str, Any]:
@@ -277,38 +209,3 @@ def progress_line() -> Iterator[Progress]:
                 print(f"{what} ...", flush=True)
 
         yield progress
-
-
-def leave(code: int) -> NoReturn:
-    """Ends the process at once, all being saved.
-
-    XLA compiles in threads of its own, and an orderly end now and then crashes (status 139): the
-    interpreter takes their client away under them. Several processes leave together.
-    """
-    import jax
-
-    jax.distributed.shutdown()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(1)
-
-
-def run(main: Callable[[], None]) -> None:
-    """Runs a command; a user's mistake ends it with one line and exit status 1."""
-    try:
-        main()
-    except UserError as e:
-        fail(str(e))
-    except PermissionError as e:
-        fail(f"{e.filename}: no permission. Give another path, or ask for the right to use it.")
-    except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise
-        fail(f"{e.filename or 'a file'}: {e.strerror}. Make room, and run the same command again.")
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None

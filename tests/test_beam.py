@@ -20,6 +20,16 @@ from hybriko_jax.models import build
 
 VOCAB, PAD = 400, 0
 EOS = list(range(5, 30))
+SIZES = dict(
+    vocab_size=VOCAB,
+    hidden_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=128,
+    max_position_embeddings=256,
+    rotary_pct=0.5,
+    eos_token_id=EOS[0],
+)
 
 
 def byte_level():
@@ -38,17 +48,7 @@ def byte_level():
 def both(tmp_path_factory):
     """One GPT-NeoX here and in transformers, with likely and unlikely tokens."""
     torch.manual_seed(0)
-    config = transformers.GPTNeoXConfig(
-        vocab_size=VOCAB,
-        hidden_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=128,
-        rotary_pct=0.5,
-        max_position_embeddings=256,
-        eos_token_id=EOS[0],
-    )
-    peer = transformers.GPTNeoXForCausalLM(config).eval()
+    peer = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**SIZES)).eval()
     with torch.no_grad():
         peer.get_output_embeddings().weight.mul_(20)
     path = tmp_path_factory.mktemp("peer")

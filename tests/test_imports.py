@@ -46,6 +46,7 @@ HOMES = {
     "sacrebleu": "evaluate",
     "sentencex": "translation",
     "markdown_it": "translation",
+    "prompt_toolkit": "console",
     "torch": "convert",
     "transformers": "convert",
 }

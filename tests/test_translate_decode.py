@@ -216,8 +216,11 @@ def learned(tokenizer):
 
 def test_every_row_of_a_batch_ends_by_itself(learned):
     texts = [a for a, _ in PAIRS]
-    for how in ({}, {"beams": 1, "batch_size": 4}, {"temperature": 0.1}):
-        found = translate(learned, texts, "en", "ko", **how)
+    for found in (
+        translate(learned, texts, "en", "ko"),
+        translate(learned, texts, "en", "ko", beams=1, batch_size=4),
+        translate(learned, texts, "en", "ko", temperature=0.1),
+    ):
         assert [o.text for o in found] == [b for _, b in PAIRS]
         assert all(o.finished and -0.1 < o.score < 0 for o in found)
 

@@ -103,7 +103,7 @@ def stop_table(
         length_V = np.array([len(p) for p in pieces])
         for i in range(length_V.max(initial=0)):
             (longer,) = np.nonzero(length_V > i)
-            byte = np.array([pieces[v][i] for v in longer])
+            byte = np.array([pieces[int(v)][i] for v in longer])
             next_SV[:, longer] = after_SX[next_SV[:, longer], byte]
     next_SV[:, list(ids)] = size
     return next_SV

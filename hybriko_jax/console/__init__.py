@@ -1,0 +1,1 @@
+"""Commands for people: what they share, and the assistant of the terminal."""
