@@ -41,8 +41,9 @@ import numpy as np
 import tyro
 
 from hybriko_jax.config import DataConfig, HybriKoConfig, TokenizerConfig
+from hybriko_jax.console import load
 from hybriko_jax.errors import UserError
-from launch import common, load
+from launch import common
 from launch.ask import SHIPPED, kept_prefix
 
 DTYPES = ("float32", "bfloat16")

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hybriko_jax.config import nearest
+from hybriko_jax.console import load
 from hybriko_jax.errors import UserError
-from launch import common, load
+from launch import common
 
 if TYPE_CHECKING:
     from hybriko_jax.data.pairs import Pair

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hybriko_jax.config import GPTNeoXConfig
+from hybriko_jax.console import load
 from hybriko_jax.errors import UserError
 from hybriko_jax.files import new_folder
-from launch import common, load
+from launch import common
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hybriko_jax.console import load
 from hybriko_jax.errors import UserError
 from hybriko_jax.tokenizer import Tokenizer
-from launch import common, load
+from launch import common
 
 
 @dataclass(frozen=True, kw_only=True)

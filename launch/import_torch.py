@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from hybriko_jax.config import ModelConfig
+from hybriko_jax.console import load
 from hybriko_jax.errors import UserError
 from hybriko_jax.files import new_folder
-from launch import common, load
+from launch import common
 
 if TYPE_CHECKING:
     from hybriko_jax.convert.renaming import Matches

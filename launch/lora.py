@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from hybriko_jax.config import LoRAConfig, RunConfig
+from hybriko_jax.console import load
 from hybriko_jax.errors import UserError
-from launch import common, load, start
+from launch import common, start
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from hybriko_jax.config import RunConfig, model_differences, to_json
+from hybriko_jax.console import load
 from hybriko_jax.errors import UserError
 from hybriko_jax.files import write_file
-from launch import common, load, start
+from launch import common, start
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh

@@ -18,9 +18,10 @@ from hybriko_jax.config import (
     parse_mesh,
     to_json,
 )
+from hybriko_jax.console import load
 from hybriko_jax.errors import UserError
 from hybriko_jax.files import write_file
-from launch import common, load
+from launch import common
 
 if TYPE_CHECKING:
     from jax.sharding import Mesh

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NoReturn
 
 from tyro.conf import Positional, arg
 
+from hybriko_jax.console import load
 from hybriko_jax.errors import UserError
 from hybriko_jax.translation.documents import SUFFIXES, Layout, pieces
 from hybriko_jax.translation.jobs import (
@@ -30,7 +31,7 @@ from hybriko_jax.translation.jobs import (
 from hybriko_jax.translation.kept import KEPT, Format
 from hybriko_jax.translation.languages import kind
 from hybriko_jax.translation.reading import read_glossary, read_text
-from launch import common, load
+from launch import common
 
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "neox-mini-koen"
 _VERSION = 1  # of how texts are cut; raise it where answers of before must not be found

@@ -16,6 +16,7 @@ import pytest
 import safetensors.numpy
 
 from hybriko_jax.config import GPTNeoXConfig
+from hybriko_jax.console import load
 from hybriko_jax.convert import proof
 from hybriko_jax.convert.bitsandbytes import read_nf4
 from hybriko_jax.convert.folder import load_folder, save_folder
@@ -25,7 +26,6 @@ from hybriko_jax.files import new_folder
 from hybriko_jax.models import build
 from hybriko_jax.quant import dequantize
 from hybriko_jax.tokenizer import load_tokenizer
-from launch import load
 from launch.export import Arguments, export, parse_size
 
 torch = pytest.importorskip("torch")

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from hybriko_jax.console import load
 from hybriko_jax.convert.transformers_folder import save_transformers
 from hybriko_jax.data.sample import sample_documents
 from hybriko_jax.data.synthesize import synthesize
@@ -15,7 +16,6 @@ from hybriko_jax.decode.generate import continuations
 from hybriko_jax.models import build
 from hybriko_jax.prompts import answer_header, chat_tokens
 from hybriko_jax.tokenizer import IM_END
-from launch import load
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -14,9 +14,9 @@ import torch
 import transformers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from hybriko_jax.console import load
 from hybriko_jax.data.sample import sample_documents
 from hybriko_jax.models import build
-from launch import load
 
 ROOT = Path(__file__).parent.parent
 # PEFT asks transformers by a name of before.

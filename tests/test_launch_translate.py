@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from hybriko_jax.console import load
 from hybriko_jax.errors import UserError
 from hybriko_jax.translation import jobs
 from hybriko_jax.translation.kept import KEPT, fragments
-from launch import common, load
+from launch import common
 from launch.translate import SHIPPED, Arguments, Model, check_checkpoint, translate
 
 ROOT = Path(__file__).parent.parent
