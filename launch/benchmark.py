@@ -946,7 +946,7 @@ def peer_search(name: str, base: str, batch: int) -> tuple[dict[str, Side], Any]
 
     torch.set_num_threads(os.cpu_count() or 1)
     dtype = getattr(torch, name.split()[1])
-    model = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=dtype).eval()
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=dtype).eval()
     tokens_BL = torch.from_numpy(lora_rows(model.config.vocab_size, batch, SENTENCE))
 
     def side(beams: int) -> float:
