@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -20,7 +21,7 @@ from hybriko_jax.models import build
 
 VOCAB, PAD = 400, 0
 EOS = list(range(5, 30))
-SIZES = dict(
+SIZES: dict[str, Any] = dict(
     vocab_size=VOCAB,
     hidden_size=64,
     num_hidden_layers=2,
@@ -246,7 +247,25 @@ def test_a_text_is_found_in_every_spelling():
                     break
 
 
-@pytest.mark.parametrize("wrong", [{"beams": 0}, {"max_tokens": 0}, {"temperature": 1.0}])
+def test_texts_that_must_occur_do_and_others_are_as_before(both):
+    _, model, params, tokenizer = both
+    prompts, pieces = some_prompts(6), tokenizer.pieces()
+    terms = [["abc"], ["<b", "ca"], [], ["/>a"], ["\u00e9"], ["aaaa", "bb"]]
+    stops_SV = stop_table(VOCAB, EOS)
+    plain = beam_search(model, params, prompts, 40, stops_SV=stops_SV)
+    found = beam_search(model, params, prompts, 40, stops_SV=stops_SV, terms=terms, pieces=pieces)
+    for prompt, row, free, wanted in zip(prompts, found, plain, terms, strict=True):
+        text = b"".join(pieces[t] for t in row[0].tokens)
+        assert all(term.encode() in text for term in wanted)
+        total = log_probabilities(model, params, prompt, [row[0].tokens])[0]
+        np.testing.assert_allclose(row[0].score, total / len(row[0].tokens), rtol=1e-4)
+        if not wanted:
+            assert [h.tokens for h in row] == [h.tokens for h in free]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"beams": 0}, {"max_tokens": 0}, {"temperature": 1.0}, {"terms": [["a"]], "beams": 1}]
+)
 def test_a_search_that_cannot_be_is_refused(wrong):
-    with pytest.raises(ValueError, match="must be at least 1"):
+    with pytest.raises(ValueError, match="must be at least"):
         beam_search(nn.Module(), {}, [[1]], **{"max_tokens": 3, **wrong})

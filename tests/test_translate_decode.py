@@ -165,6 +165,9 @@ def test_the_room_of_the_model_is_kept_to(tokenizer):
         ({"batch_size": 0}, "batch_size=0"),
         ({"max_tokens": 0}, "max_tokens=0"),
         ({"temperature": -1.0}, "temperature=-1.0"),
+        ({"beams": 1, "glossary": {"a": "가"}}, "용어집은 beams=2 이상"),
+        ({"temperature": 1.0, "glossary": {"a": "가"}}, "temperature=1.0"),
+        ({"glossary": {"a": " "}}, "용어집의 'a'"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(tokenizer, how, message):
@@ -232,3 +235,14 @@ def test_texts_come_back_in_order_and_empty_ones_as_they_are(learned):
     assert found[0] == Output("", True, 0.0)
     assert list(stream(learned, " \n", "en", "ko")) == [" \n"]
     assert translate(learned, [], "en", "ko") == []
+
+
+def test_terms_of_a_glossary_occur_where_their_text_does(learned):
+    texts = [a for a, _ in PAIRS]
+    # Hub is a part of a longer term, and file a part of a word.
+    glossary = {"Hub": "누리", "The Hub": "그 허브", "file": "문서", "😀": "🙂"}
+    found = translate(learned, texts, "en", "ko", glossary=glossary)
+    assert "그 허브" in found[1].text and "누리" not in found[1].text
+    assert "🙂" in found[4].text
+    for i in (0, 2, 3):
+        assert found[i].text == PAIRS[i][1]

@@ -37,8 +37,10 @@ class Hypothesis:
 
 @flax.struct.dataclass
 class _Ended:
-    """The best hypotheses that have ended, the best first; score -inf where there is none."""
+    """The best hypotheses that have ended, the best first; rank -inf where there is none."""
 
+    rank_BK: jax.Array
+    """The score, far lower where a text is missing that must occur."""
     score_BK: jax.Array
     length_BK: jax.Array
     parent_BK: jax.Array
@@ -59,9 +61,25 @@ class _Beams:
     """Sums of log-probabilities; -inf where there is no such beam."""
     match_BK: jax.Array
     """Rows of stops_SV."""
+    progress_BKT: jax.Array | None
+    """Bytes written of each text that must occur."""
     open_B: jax.Array
     """Whether a prompt's hypotheses may still become better."""
     ended: _Ended
+
+
+@flax.struct.dataclass
+class _Terms:
+    """Texts that must occur, T of them."""
+
+    next_TSV: jax.Array
+    """As `stop_table`; a text that occurs goes on occurring."""
+    begins_TSV: jax.Array
+    """Which tokens begin a text, perhaps behind a space, or go on with it."""
+    size_T: jax.Array
+    """Bytes."""
+    needed_BT: jax.Array
+    """By which prompt."""
 
 
 @flax.struct.dataclass
@@ -73,6 +91,7 @@ class _How:
     penalty: jax.Array
     temperature: jax.Array
     key: jax.Array
+    terms: _Terms | None
 
 
 def stop_table(
@@ -126,6 +145,8 @@ def beam_search(
     early_stopping: EarlyStopping = False,
     temperature: float = 0.0,
     seed: int = 0,
+    terms: Sequence[Sequence[str]] = (),
+    pieces: Sequence[bytes] = (),
 ) -> list[list[Hypothesis]]:
     """The best hypotheses of each prompt, as `generate(num_beams=...)` of transformers has them.
 
@@ -143,12 +164,18 @@ def beam_search(
       temperature: above 0, tokens are drawn; for one beam only. The score stays that of the
         model.
       seed: of the draws.
+      terms: texts that must occur in the hypotheses of each row; for several beams only. None
+        stops without them, and the beams are shared out among those that have more and less of
+        them. Hypotheses that are cut off without all of them come last.
+      pieces: bytes that each id spells; for `terms`.
 
     Returns:
       At most K of each prompt, the best first.
 
     Raises:
-      ValueError: no beam, no token, or several beams and a temperature.
+      ValueError: no beam, no token, one beam and terms, or several and a temperature.
+
+    Source: terms, Post and Vilar, arXiv:1804.06609; here by bytes, in any spelling.
     """
     limit_B = np.broadcast_to(np.asarray(max_tokens, np.int32), len(prompts))
     if beams < 1 or limit_B.min(initial=1) < 1 or (temperature and beams > 1):
@@ -156,6 +183,8 @@ def beam_search(
             f"beams={beams} and max_tokens={max_tokens} must be at least 1, and "
             f"temperature={temperature} is for one beam only."
         )
+    if any(terms) and beams == 1:
+        raise ValueError("beams=1 must be at least 2 where texts must occur.")
     if stops_SV is None:
         stops_SV = stop_table(model.config.vocab_size)
     how = _How(
@@ -164,6 +193,7 @@ def beam_search(
         jnp.float32(length_penalty),
         jnp.float32(temperature or 1),
         jax.random.key(seed),
+        _terms(terms, model.config.vocab_size, pieces) if any(terms) else None,
     )
     early = True if beams == 1 else early_stopping
     kind = (early, temperature > 0)
@@ -184,7 +214,7 @@ def beam_search(
 
 def _hypotheses(ended, b, token_NBK, parent_NBK):
     found = []
-    for k in np.flatnonzero(ended.score_BK[b] > -np.inf):
+    for k in np.flatnonzero(ended.rank_BK[b] > -np.inf):
         beam, tokens = ended.parent_BK[b, k], [int(ended.token_BK[b, k])]
         for n in range(ended.length_BK[b, k] - 2, -1, -1):
             tokens.append(int(token_NBK[n][b, beam]))
@@ -200,8 +230,10 @@ def _begin(kind, K, logits_BV, state, how):
     B = len(logits_BV)
     zero_BK = jnp.zeros((B, K), jnp.int32)
     score_BK = jnp.where(jnp.arange(K) > 0, -jnp.inf, jnp.zeros((B, K)))
-    none = _Ended(jnp.full((B, K), -jnp.inf), zero_BK, zero_BK, zero_BK, zero_BK > 0)
-    beams = _Beams(jnp.int32(0), zero_BK, score_BK, zero_BK, jnp.ones(B, bool), none)
+    none_BK = jnp.full((B, K), -jnp.inf)
+    none = _Ended(none_BK, none_BK, zero_BK, zero_BK, zero_BK, zero_BK > 0)
+    progress_BKT = how.terms and jnp.zeros((B, K, len(how.terms.size_T)), jnp.int32)
+    beams = _Beams(jnp.int32(0), zero_BK, score_BK, zero_BK, progress_BKT, jnp.ones(B, bool), none)
     logits_BKV = jnp.broadcast_to(logits_BV[:, None], (B, K, logits_BV.shape[1]))
     state = jax.tree.map(lambda a: jnp.repeat(a, K, axis=0) if a.ndim else a, state)
     return _choose(kind, beams, logits_BKV, how)[0], state
@@ -257,33 +289,55 @@ def _choose(kind, beams, logits_BKV, how):
     else:
         # As many again as there are beams: all K best may end.
         score_BC, parent_BC, token_BC = _likeliest(beams.score_BK, logits_BKV, 2 * K)
-    match_BC = how.stops_SV[jnp.take_along_axis(beams.match_BK, parent_BC, axis=1), token_BC]
+    if how.terms:
+        forced = _towards(how.terms, beams.progress_BKT, beams.score_BK, logits_BKV)
+        score_BC, parent_BC, token_BC = _joined((score_BC, parent_BC, token_BC), forced)
+    match_BC = how.stops_SV[_of(beams.match_BK, parent_BC), token_BC]
     stopped_BC = match_BC == len(how.stops_SV)
     ends_BC = stopped_BC | (length >= how.limit_B)[:, None]
-
-    counted_BC = ends_BC & beams.open_B[:, None] & (jnp.arange(ends_BC.shape[1]) < K)
+    counted_BC = jnp.broadcast_to(jnp.arange(token_BC.shape[1]) < K, token_BC.shape)
+    progress_BCT, have_BC, rank_BC = None, None, score_BC / length**how.penalty
+    if how.terms:
+        before_BCT = _of(beams.progress_BKT, parent_BC)
+        progress_BCT, have_BC, whole_BC = _progress(how.terms, before_BCT, token_BC)
+        counted_BC |= how.terms.needed_BT.any(axis=-1, keepdims=True)
+        # Nor may it begin to stop: it could not go on from there.
+        stops_BC = match_BC >= min(2, len(how.stops_SV))
+        score_BC = jnp.where(stops_BC & ~whole_BC, -jnp.inf, score_BC)
+        rank_BC = jnp.where(whole_BC, rank_BC, score_BC - 1e6)
     new = _Ended(
-        jnp.where(counted_BC, score_BC / length**how.penalty, -jnp.inf),
+        jnp.where(ends_BC & counted_BC & beams.open_B[:, None], rank_BC, -jnp.inf),
+        score_BC / length**how.penalty,
         jnp.full_like(token_BC, length),
         parent_BC,
         token_BC,
         stopped_BC,
     )
     both = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), beams.ended, new)
-    _, best_BK = jax.lax.top_k(both.score_BK, K)
-    ended = jax.tree.map(lambda a: jnp.take_along_axis(a, best_BK, axis=1), both)
+    _, best_BK = jax.lax.top_k(both.rank_BK, K)
+    ended = jax.tree.map(lambda a: _of(a, best_BK), both)
 
-    score_BK, best_BK = jax.lax.top_k(jnp.where(ends_BC, -jnp.inf, score_BC), K)
-    parent_BK, token_BK, match_BK = (
-        jnp.take_along_axis(a, best_BK, axis=1) for a in (parent_BC, token_BC, match_BC)
+    live_BC = jnp.where(ends_BC, -jnp.inf, score_BC)
+    if how.terms:
+        live_BC = _shared_out(live_BC, have_BC, K)
+    score_BK, best_BK = jax.lax.top_k(live_BC, K)
+    parent_BK, token_BK, match_BK, progress_BKT = jax.tree.map(
+        lambda a: _of(a, best_BK), (parent_BC, token_BC, match_BC, progress_BCT)
     )
     favours_long = (early_stopping == "never") & (how.penalty > 0)
     longest_B = jnp.where(favours_long, how.limit_B, length)
-    full_B = ended.score_BK[:, -1] > -jnp.inf
-    better_B = score_BK[:, 0] / longest_B**how.penalty > ended.score_BK[:, -1]
+    full_B = ended.rank_BK[:, -1] > -jnp.inf
+    better_B = score_BK[:, 0] / longest_B**how.penalty > ended.rank_BK[:, -1]
     more_B = ~full_B if early_stopping is True else ~full_B | better_B
     open_B = beams.open_B & more_B & (score_BK[:, 0] > -jnp.inf)
-    return _Beams(length, token_BK, score_BK, match_BK, open_B, ended), parent_BK
+    beams = _Beams(length, token_BK, score_BK, match_BK, progress_BKT, open_B, ended)
+    return beams, parent_BK
+
+
+def _of(values, chosen_BN):
+    """The chosen ones along axis 1."""
+    shape = chosen_BN.shape + (1,) * (values.ndim - 2)
+    return jnp.take_along_axis(values, chosen_BN.reshape(shape), axis=1)
 
 
 def _likeliest(score_BK, logits_BKV, n):
@@ -310,3 +364,67 @@ def _draw(key, score_B1, logits_B1V, temperature):
     token_B1 = jax.random.categorical(key, logits_B1V / temperature).astype(jnp.int32)
     drawn_B1 = jnp.take_along_axis(logits_B1V, token_B1[..., None], axis=-1)[..., 0]
     return score_B1 + drawn_B1 - jax.nn.logsumexp(logits_B1V, axis=-1), token_B1
+
+
+def _terms(terms, vocab_size, pieces):
+    texts = sorted({text for row in terms for text in row})
+    # The number of texts and of their bytes is rounded up, so that few shapes are compiled.
+    size_T = np.array([len(text.encode()) for text in texts])
+    size_T = np.pad(size_T, (0, -len(texts) % 4))
+    S = round_up(int(size_T.max()) + 1, 32)
+    next_TSV = np.zeros((len(size_T), S, vocab_size), np.int16) + size_T[:, None, None]
+    for t, text in enumerate(texts):
+        next_TSV[t, : size_T[t]] = stop_table(vocab_size, (), text, pieces)
+    length_SV = np.zeros((S, vocab_size), int)
+    length_SV[:, : len(pieces)] = [len(piece) for piece in pieces]
+    length_SV[0, : len(pieces)] = [len(piece.lstrip(b" ")) for piece in pieces]
+    goal_TSV = np.minimum(np.arange(S)[:, None] + length_SV, size_T[:, None, None])
+    needed_BT = np.array(
+        [[t < len(texts) and texts[t] in row for t in range(len(size_T))] for row in terms]
+    )
+    begins_TSV = (next_TSV == goal_TSV) & (length_SV > 0)
+    return _Terms(*map(jnp.asarray, (next_TSV, begins_TSV, size_T, needed_BT)))
+
+
+def _progress(terms, before_BCT, token_BC):
+    """Bytes written of each text and of all that are needed, and whether these are written."""
+    row_T = jnp.arange(len(terms.size_T))
+    progress_BCT = terms.next_TSV[row_T, before_BCT, token_BC[..., None]].astype(jnp.int32)
+    needed_B1T = terms.needed_BT[:, None]
+    have_BC = jnp.where(needed_B1T, progress_BCT, 0).sum(axis=-1)
+    return progress_BCT, have_BC, (~needed_B1T | (progress_BCT == terms.size_T)).all(axis=-1)
+
+
+def _towards(terms, progress_BKT, score_BK, logits_BKV):
+    """For each beam and each text that it lacks, the likeliest token towards it."""
+    score_BK = score_BK - jax.nn.logsumexp(logits_BKV, axis=-1)
+    begins_BKTV = terms.begins_TSV[jnp.arange(len(terms.size_T)), progress_BKT]
+    logits_BKTV = jnp.where(begins_BKTV, logits_BKV[:, :, None], -jnp.inf)
+    lacks_BKT = terms.needed_BT[:, None] & (progress_BKT < terms.size_T)
+    best_BKT = jnp.where(lacks_BKT, logits_BKTV.max(axis=-1), -jnp.inf) + score_BK[..., None]
+    parent_BKT = jnp.broadcast_to(jnp.arange(score_BK.shape[1])[:, None], best_BKT.shape)
+    forced = (best_BKT, parent_BKT, logits_BKTV.argmax(axis=-1).astype(jnp.int32))
+    return tuple(a.reshape(len(a), -1) for a in forced)
+
+
+def _joined(natural, forced):
+    """The candidates of both kinds, each once."""
+    score_BN, parent_BN, token_BN = (
+        jnp.concatenate(both, axis=1) for both in zip(natural, forced, strict=True)
+    )
+    alike_BNN = (parent_BN[:, None] == parent_BN[..., None]) & (
+        token_BN[:, None] == token_BN[..., None]
+    )
+    again_BN = jnp.tril(alike_BNN, -1).any(axis=-1)
+    return jnp.where(again_BN, -jnp.inf, score_BN), parent_BN, token_BN
+
+
+def _shared_out(score_BN, have_BN, n):
+    """The scores of n candidates, others -inf: the best of those that have the same, the second
+    best, and so on; those that have most come first."""
+    better_BNN = score_BN[:, None] > score_BN[..., None]
+    place_BN = (better_BNN & (have_BN[:, None] == have_BN[..., None])).sum(axis=-1)
+    order_BN = jnp.where(score_BN > -jnp.inf, have_BN - 1e5 * place_BN, -jnp.inf)
+    _, kept_Bn = jax.lax.top_k(order_BN, n)
+    kept_BN = (kept_Bn[..., None] == jnp.arange(score_BN.shape[1])).any(axis=1)
+    return jnp.where(kept_BN, score_BN, -jnp.inf)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -68,7 +69,8 @@ def translate(
       temperature: above 0, tokens are drawn instead; then `beams` does not count.
       max_tokens: of a translation at most; None is a multiple of its prompt. Never more than the
         model has room for.
-      glossary: what terms of the source must become in the translation.
+      glossary: what terms of the source must become in the translation; for several beams. Where
+        a term is missing all the same, the translation is not finished.
 
     Raises:
       UserError: a language without a name, a text too long for the model, or a setting that
@@ -84,6 +86,12 @@ def translate(
             f"beams={beams}, batch_size={batch_size}, max_tokens={max_tokens}은(는) 1 이상, "
             f"temperature={temperature}은(는) 0 이상이어야 합니다."
         )
+    if glossary and (beams == 1 or temperature):
+        raise UserError(
+            f"용어집은 beams=2 이상, temperature=0일 때만 씁니다(지금 beams={beams}, "
+            f"temperature={temperature})."
+        )
+    terms = [_terms(text, glossary or {}) for text in texts]
     translator = replace(translator, params=jax.device_put(translator.params))
     prompts = _prompts(translator.tokenizer, texts, source, target)
     limits = [_limit(translator, prompt, max_tokens) for prompt in prompts]
@@ -105,6 +113,8 @@ def translate(
             length_penalty=length_penalty,
             temperature=temperature,
             seed=first,
+            terms=[terms[i] for i in rows],
+            pieces=translator.tokenizer.pieces() if glossary else (),
         )
         for i, hypotheses in zip(batch, found, strict=False):
             outputs[i] = _output(translator.tokenizer, hypotheses[0])
@@ -157,6 +167,26 @@ def stream(
 def _prompts(tokenizer, texts, source, target):
     prompts = [translation_prompt(text, source, target) for text in texts]
     return [[*tokenizer.begin, *tokens] for tokens in tokenizer.encode_batch(prompts)]
+
+
+def _terms(text: str, glossary: Mapping[str, str]) -> list[str]:
+    """What must occur in the translation of a text; of terms inside each other, the longest."""
+    known = {_nfc(term): _nfc(meaning) for term, meaning in glossary.items()}
+    for term, meaning in known.items():
+        if not term.strip() or not meaning.strip():
+            raise UserError(f"용어집의 {term!r}: {meaning!r}에는 용어나 번역어가 없습니다.")
+    # Not inside another word of Latin letters; behind Korean words there are particles.
+    words = (
+        ("(?<![A-Za-z0-9])" if re.match("[A-Za-z0-9]", term) else "")
+        + re.escape(term)
+        + ("(?![A-Za-z0-9])" if re.search("[A-Za-z0-9]$", term) else "")
+        for term in sorted(known, key=len, reverse=True)
+    )
+    return sorted({known[term] for term in re.findall("|".join(words), _nfc(text)) if term})
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def _limit(translator, prompt, max_tokens):
