@@ -15,11 +15,12 @@ import numpy as np
 
 from hybriko_jax.decode.generate import read, round_up
 from hybriko_jax.layers.attention import KVCache
+from hybriko_jax.layers.beam_cache import BeamCache, beam_cache
 
 EarlyStopping = bool | Literal["never"]
 
 _STEPS = 16  # on the device before the host looks whether all rows are done
-_UNIT = 64  # of the tokens that a state has room for: few shapes are compiled
+_UNIT = 128  # of the slots of keys that a state has: few shapes are compiled
 _CHUNK = 64  # tokens of the vocabulary that are compared at a time
 
 
@@ -197,15 +198,15 @@ def beam_search(
     )
     early = True if beams == 1 else early_stopping
     kind = (early, temperature > 0)
-    logits_BV, state = read(model, params, prompts, _STEPS, _UNIT)
-    used = round_up(max(len(p) for p in prompts), 64)
-    found, state = _begin(kind, beams, logits_BV, state, how)
     begin_B = np.array([len(p) for p in prompts], np.int32)
+    used = round_up(begin_B.max(initial=0), 64)
+    logits_BV, state = read(model, params, prompts, tokens=0, unit=1)
+    found, state = _begin(kind, beams, logits_BV, state, begin_B, how)
     token_NBK, parent_NBK = [np.asarray(found.token_BK)], [np.zeros((len(prompts), beams), int)]
     while np.asarray(found.open_B).any():
-        state = _widened(state, used + _STEPS)
+        used += _STEPS * beams
+        state = _widened(state, used)
         found, state, tokens, parents = _go_on(model, kind, params, found, state, begin_B, how)
-        used += _STEPS
         token_NBK += list(np.asarray(tokens))
         parent_NBK += list(np.asarray(parents))
     ended = jax.tree.map(np.asarray, found.ended)
@@ -225,7 +226,7 @@ def _hypotheses(ended, b, token_NBK, parent_NBK):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _begin(kind, K, logits_BV, state, how):
+def _begin(kind, K, logits_BV, state, begin_B, how):
     """The first token of each beam, and a state for each."""
     B = len(logits_BV)
     zero_BK = jnp.zeros((B, K), jnp.int32)
@@ -235,20 +236,33 @@ def _begin(kind, K, logits_BV, state, how):
     progress_BKT = how.terms and jnp.zeros((B, K, len(how.terms.size_T)), jnp.int32)
     beams = _Beams(jnp.int32(0), zero_BK, score_BK, zero_BK, progress_BKT, jnp.ones(B, bool), none)
     logits_BKV = jnp.broadcast_to(logits_BV[:, None], (B, K, logits_BV.shape[1]))
-    state = jax.tree.map(lambda a: jnp.repeat(a, K, axis=0) if a.ndim else a, state)
+    state = tuple(
+        beam_cache(layer, begin_B, K)
+        if isinstance(layer, KVCache)
+        else jax.tree.map(lambda a: jnp.repeat(a, K, axis=0), layer)
+        for layer in state
+    )
     return _choose(kind, beams, logits_BKV, how)[0], state
 
 
-def _widened(state, tokens):
-    """The state with room for so many tokens in all."""
+def _widened(state, slots):
+    """The state with at least so many slots of keys."""
+    return tuple(
+        layer.widened(round_up(slots, _UNIT)) if isinstance(layer, BeamCache) else layer
+        for layer in state
+    )
 
-    def widen(layer):
-        if not isinstance(layer, KVCache) or layer.k_BMGK.shape[1] >= tokens:
-            return layer
-        room = ((0, 0), (0, round_up(tokens, _UNIT) - layer.k_BMGK.shape[1]), (0, 0), (0, 0))
-        return KVCache(jnp.pad(layer.k_BMGK, room), jnp.pad(layer.v_BMGK, room), layer.length)
 
-    return tuple(widen(layer) for layer in state)
+def _reordered(state, parent_BK):
+    """The state in which each beam has the past of the one it goes on from."""
+    B, K = parent_BK.shape
+    row_X = (jnp.arange(B)[:, None] * K + parent_BK).reshape(-1)
+    return tuple(
+        layer.reordered(parent_BK)
+        if isinstance(layer, BeamCache)
+        else jax.tree.map(lambda a: a[row_X], layer)
+        for layer in state
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), donate_argnums=(3, 4))
@@ -263,8 +277,7 @@ def _go_on(model, kind, params, beams, state, begin_B, how):
         x_X1D, state = model.apply(variables, token_X1, position_X1, state, method="hidden")
         logits_X1V = model.apply(variables, x_X1D, method="logits")
         beams, parent_BK = _choose(kind, beams, logits_X1V.reshape(B, K, -1), how)
-        row_X = (jnp.arange(B)[:, None] * K + parent_BK).reshape(-1)
-        state = jax.tree.map(lambda a: a[row_X] if a.ndim else a, state)
+        state = _reordered(state, parent_BK)
         token_NBK = token_NBK.at[n].set(beams.token_BK)
         return n + 1, beams, state, token_NBK, parent_NBK.at[n].set(parent_BK)
 

@@ -96,11 +96,16 @@ def attend_causally(q_BLHK, k_BLGK, v_BLGK, positions_BL, window, dtype):
 def attend_and_remember(q_BLHK, k_BLGK, v_BLGK, positions_BL, cache, window, dtype):
     """Attention to these tokens and those of a cache, where there is one.
 
+    Args:
+      cache: a `KVCache`, or one that attends by itself, as `beam_cache.BeamCache` does.
+
     Returns:
       y_BLHK in float32, and the cache with these tokens in it (None where none was given).
     """
     if cache is None:
         return attend_causally(q_BLHK, k_BLGK, v_BLGK, positions_BL, window, dtype), None
+    if not isinstance(cache, KVCache):
+        return cache.attend(q_BLHK, k_BLGK, v_BLGK, window)
     offset = cache.length
     cache = KVCache(
         jax.lax.dynamic_update_slice_in_dim(cache.k_BMGK, k_BLGK, offset, axis=1),
