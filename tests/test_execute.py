@@ -23,7 +23,7 @@ import pytest
 
 import hybriko_jax.linux
 from hybriko_jax.errors import UserError
-from hybriko_jax.linux import TOOLS, Where, empty_trash, make_plan, process, run, web
+from hybriko_jax.linux import TOOLS, Undo, Where, empty_trash, make_plan, process, run, web
 from hybriko_jax.linux.paths import TRASH
 from tests.test_linux_requests import tree
 
@@ -388,16 +388,16 @@ def test_ctrl_c_at_any_moment_is_all_or_nothing(here):
         for tool, arguments in calls:
             for i in range(1, 26):
                 plan = make_plan(f"{tool}_command", arguments, here)
-                result = None
+                kept: list[Undo] = []
                 try:
                     signal.setitimer(signal.ITIMER_REAL, i * i * 6e-5)
-                    result = run(plan, typed=plan.needs_typed_name or "")
+                    run(plan, typed=plan.needs_typed_name or "", keep=kept.append)
                     signal.setitimer(signal.ITIMER_REAL, 0)
                 except KeyboardInterrupt:
                     signal.setitimer(signal.ITIMER_REAL, 0)
-                    stopped += result is None
-                if result and result.undo:
-                    result.undo.apply()
+                    stopped += not kept
+                for undo in kept:
+                    undo.apply()
                 assert exact(here.root) == before, (tool, i)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

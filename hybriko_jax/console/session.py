@@ -354,9 +354,7 @@ def _run(session: Session, plan: Plan, typed: str) -> Result:
     """Runs a plan, shows what came of it, and remembers the way back."""
     talk = session.talk
     with talk.busy(session.text("working")):
-        result = run(plan, typed=typed)
-    if result.undo:
-        session.undos.append((plan.line, result.undo))
+        result = run(plan, typed=typed, keep=lambda undo: session.undos.append((plan.line, undo)))
     talk.show(result.output)
     if result.truncated:
         talk.say(session.text("truncated"), "warning")

@@ -19,7 +19,7 @@ from hybriko_jax.linux import archives
 from hybriko_jax.linux.paths import TRASH, Where
 from hybriko_jax.linux.plan import Plan, make_plan
 from hybriko_jax.linux.process import MOST, SECONDS, capture
-from hybriko_jax.linux.undo import Journal, Undo, transaction
+from hybriko_jax.linux.undo import Journal, Undo, transaction, uninterrupted
 from hybriko_jax.linux.web import fetch
 
 _CHUNK = 1 << 20  # bytes of a file copied at once
@@ -53,7 +53,14 @@ class Result:
     undo: Undo | None = None
 
 
-def run(plan: Plan, *, typed: str = "", seconds: float = SECONDS, most: int = MOST) -> Result:
+def run(
+    plan: Plan,
+    *,
+    typed: str = "",
+    seconds: float = SECONDS,
+    most: int = MOST,
+    keep: Callable[[Undo], object] = lambda undo: None,
+) -> Result:
     """Does what a plan says: all of it, or nothing where it changes files.
 
     Args:
@@ -61,11 +68,12 @@ def run(plan: Plan, *, typed: str = "", seconds: float = SECONDS, most: int = MO
       typed: what the user typed, where the plan needs a name typed.
       seconds: after which it is stopped.
       most: bytes of output that are kept.
+      keep: given the undo of a change as soon as the change is there, whatever comes after.
 
     Raises:
       UserError: the name is not the one, something changed since, or it failed; then nothing
         was changed.
-      KeyboardInterrupt: Ctrl-C; then, too, nothing was changed.
+      KeyboardInterrupt: Ctrl-C; then, too, nothing was changed, or `keep` has the undo.
     """
     where, deadline = plan.where, time.monotonic() + seconds
     name = plan.needs_typed_name
@@ -91,7 +99,11 @@ def run(plan: Plan, *, typed: str = "", seconds: float = SECONDS, most: int = MO
             return _shown(capture(_without_trash(plan), where, deadline, most))
         with transaction(where) as journal:
             change(plan, journal, clock)
-            undo = journal.undo()
+            with uninterrupted():
+                undo = journal.undo()
+                if undo:
+                    keep(undo)
+                journal.kept = True
         return Result(undo=undo)
 
 

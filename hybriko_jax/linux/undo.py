@@ -95,6 +95,7 @@ class Journal:
     """Changes files and writes down how to change them back."""
 
     def __init__(self, where: Where):
+        self.kept = False  # whether somebody has the undo: then nothing is rolled back
         self.where = where
         self.steps: list[Moved | Moded] = []
         self.session: Path | None = None
@@ -185,8 +186,9 @@ def transaction(where: Where) -> Iterator[Journal]:
     try:
         yield journal
     except BaseException:
-        with uninterrupted():
-            journal.roll_back()
+        if not journal.kept:
+            with uninterrupted():
+                journal.roll_back()
         raise
 
 
