@@ -6,7 +6,6 @@ Sources: GPT-NeoX-20B, arXiv:2204.06745; the sizes are Polyglot-ko-1.3B's.
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,11 +13,11 @@ import jax.numpy as jnp
 
 from hybriko_jax.config import GPTNeoXConfig
 from hybriko_jax.layers.attention import KVCache, attend_and_remember
-from hybriko_jax.layers.linear import Linear, einsum
+from hybriko_jax.layers.linear import Linear
 from hybriko_jax.layers.norm import LayerNorm
-from hybriko_jax.layers.remat import recomputed
 from hybriko_jax.layers.rope import rope_angles, rotate_part
-from hybriko_jax.sharding import constrain, declare
+from hybriko_jax.models.language_model import LanguageModel
+from hybriko_jax.sharding import constrain
 
 State = tuple[KVCache, ...]
 
@@ -94,58 +93,14 @@ class Block(nn.Module):
         return constrain(x_BLD + MLP(c, name="mlp")(mlp_norm(x_BLD)), "BLA"), cache
 
 
-class GPTNeoX(nn.Module):
-    """Tokens to logits; called as `models.hybriko.HybriKo` is."""
-
+class GPTNeoX(LanguageModel):
     config: GPTNeoXConfig
 
-    def setup(self):
-        c = self.config
-        init, shape = nn.initializers.normal(0.02), (c.vocab_size, c.d_model)
-        self.embedding_VD = declare(self, "embedding", init, "VD", shape)
-        if not c.tie_embeddings:
-            self.head_VD = declare(self, "head", init, "VD", shape)
-        self.layers = [Block(c) for _ in range(c.n_layers)]
-        self.norm = LayerNorm(c.norm_eps)
+    def blocks(self) -> list[nn.Module]:
+        return [Block(self.config) for _ in range(self.config.n_layers)]
 
-    def __call__(
-        self, tokens_BL: jax.Array, positions_BL: jax.Array, state: State | None = None
-    ) -> tuple[jax.Array, State | None]:
-        """Logits of the token after each token.
-
-        Args:
-          tokens_BL: token ids.
-          positions_BL: distance from the document's start; 0 starts a document and hides
-            everything before.
-          state: None in training; else what `init_state` or the call before gave.
-
-        Returns:
-          logits_BLV in float32, and the state after the last token (None if none was given).
-        """
-        x_BLD, state = self.hidden(tokens_BL, positions_BL, state)
-        return self.logits(x_BLD), state
-
-    def logits(self, x_BLD: jax.Array) -> jax.Array:
-        """logits_BLV of hidden states."""
-        return einsum("BLD,VD->BLV", x_BLD, self.unembedding(), self.config.dtype)
-
-    def hidden(self, tokens_BL, positions_BL, state=None) -> tuple[jax.Array, State | None]:
-        """x_BLD that the unembedding turns into logits, and the state."""
-        x_BLD = constrain(self._whole(self.embedding_VD)[tokens_BL], "BLA").astype(jnp.float32)
-        caches: list[Any] = []
-        for i, layer in enumerate(self.layers):
-            inputs = x_BLD, positions_BL, None if state is None else state[i]
-            x_BLD, cache = recomputed(layer, *inputs) if self.config.remat else layer(*inputs)
-            caches.append(cache)
-        return self.norm(x_BLD), None if state is None else tuple(caches)
-
-    def unembedding(self) -> jax.Array:
-        """kernel_VD of the output."""
-        return self._whole(self.embedding_VD if self.config.tie_embeddings else self.head_VD)
-
-    def _whole(self, kernel_VD):
-        # Gathered over FSDP by name, so that lookup and output of a tied embedding share it.
-        return constrain(kernel_VD, "XA")
+    def final_norm(self) -> nn.Module:
+        return LayerNorm(self.config.norm_eps)
 
 
 def _residual_scale(config):

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from hybriko_jax.config import HybriKoConfig
 from hybriko_jax.layers.attention import Attention, KVCache
 from hybriko_jax.layers.conv import TemporalConv
-from hybriko_jax.layers.linear import Linear, einsum
+from hybriko_jax.layers.linear import Linear
 from hybriko_jax.layers.norm import RMSNorm
-from hybriko_jax.layers.remat import recomputed
 from hybriko_jax.layers.rg_lru import RGLRU
-from hybriko_jax.sharding import constrain, declare
+from hybriko_jax.models.language_model import LanguageModel
+from hybriko_jax.sharding import constrain
 
 
 @flax.struct.dataclass
@@ -126,60 +126,14 @@ class Block(nn.Module):
         return constrain(x_BLD + y_BLD, "BLA"), state
 
 
-class HybriKo(nn.Module):
-    """Tokens to logits; one call serves training, prefill and decoding."""
-
+class HybriKo(LanguageModel):
     config: HybriKoConfig
 
-    def setup(self):
-        c = self.config
-        init, shape = nn.initializers.normal(0.02), (c.vocab_size, c.d_model)
-        self.embedding_VD = declare(self, "embedding", init, "VD", shape)
-        if not c.tie_embeddings:
-            self.head_VD = declare(self, "head", init, "VD", shape)
-        self.layers = [Block(c, kind) for kind in c.layer_types]
-        self.norm = RMSNorm(c.norm_eps)
+    def blocks(self) -> list[nn.Module]:
+        return [Block(self.config, kind) for kind in self.config.layer_types]
 
-    def __call__(
-        self, tokens_BL: jax.Array, positions_BL: jax.Array, state: State | None = None
-    ) -> tuple[jax.Array, State | None]:
-        """Logits of the token after each token.
-
-        Args:
-          tokens_BL: token ids.
-          positions_BL: distance from the document's start; 0 starts a document, forgets the
-            recurrent state and hides everything before from attention.
-          state: None in training; else what `init_state` or the call before gave.
-
-        Returns:
-          logits_BLV in float32, and the state after the last token (None if none was given).
-        """
-        x_BLD, state = self.hidden(tokens_BL, positions_BL, state)
-        return self.logits(x_BLD), state
-
-    def logits(self, x_BLD: jax.Array) -> jax.Array:
-        """logits_BLV of hidden states."""
-        logits_BLV = einsum("BLD,VD->BLV", x_BLD, self.unembedding(), self.config.dtype)
-        cap = self.config.logits_soft_cap
-        return logits_BLV if cap is None else cap * jnp.tanh(logits_BLV / cap)
-
-    def hidden(self, tokens_BL, positions_BL, state=None) -> tuple[jax.Array, State | None]:
-        """x_BLD that the unembedding turns into logits, and the state."""
-        x_BLD = constrain(self._whole(self.embedding_VD)[tokens_BL], "BLA")
-        states = []
-        for i, layer in enumerate(self.layers):
-            inputs = x_BLD, positions_BL, None if state is None else state[i]
-            x_BLD, layer_state = recomputed(layer, *inputs) if self.config.remat else layer(*inputs)
-            states.append(layer_state)
-        return self.norm(x_BLD), None if state is None else tuple(states)
-
-    def unembedding(self) -> jax.Array:
-        """kernel_VD of the output."""
-        return self._whole(self.embedding_VD if self.config.tie_embeddings else self.head_VD)
-
-    def _whole(self, kernel_VD):
-        # Gathered over FSDP by name, so that lookup and output of a tied embedding share it.
-        return constrain(kernel_VD, "XA")
+    def final_norm(self) -> nn.Module:
+        return RMSNorm(self.config.norm_eps)
 
 
 def _residual_scale(config):
