@@ -15,8 +15,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from hybriko_jax.config import GPTNeoXConfig
 from hybriko_jax.convert.folder import load_folder
-from hybriko_jax.decode.beam import beam_search, stop_table
+from hybriko_jax.decode.beam import beam_search
 from hybriko_jax.decode.generate import continuations
+from hybriko_jax.decode.texts import stop_table
 from hybriko_jax.models import build
 
 VOCAB, PAD = 400, 0

@@ -14,6 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from hybriko_jax.decode.generate import read, round_up
+from hybriko_jax.decode.texts import (
+    Terms,
+    joined,
+    make_terms,
+    progress,
+    shared_out,
+    stop_table,
+    towards,
+)
 from hybriko_jax.layers.attention import KVCache
 from hybriko_jax.layers.beam_cache import BeamCache, beam_cache
 
@@ -70,20 +79,6 @@ class _Beams:
 
 
 @flax.struct.dataclass
-class _Terms:
-    """Texts that must occur, T of them."""
-
-    next_TSV: jax.Array
-    """As `stop_table`; a text that occurs goes on occurring."""
-    begins_TSV: jax.Array
-    """Which tokens begin a text, perhaps behind a space, or go on with it."""
-    size_T: jax.Array
-    """Bytes."""
-    needed_BT: jax.Array
-    """By which prompt."""
-
-
-@flax.struct.dataclass
 class _How:
     """The settings that only change values."""
 
@@ -92,46 +87,7 @@ class _How:
     penalty: jax.Array
     temperature: jax.Array
     key: jax.Array
-    terms: _Terms | None
-
-
-def stop_table(
-    vocab_size: int, ids: Sequence[int] = (), text: str = "", pieces: Sequence[bytes] = ()
-) -> np.ndarray:
-    """What ends a row: tokens, or a text, however it is cut into tokens.
-
-    Args:
-      vocab_size: V of the model; the tokenizer may know fewer.
-      ids: tokens that end a row.
-      text: text that ends a row as soon as it stands in it; "" for none.
-      pieces: bytes that each id spells.
-
-    Returns:
-      next_SV: row s is for rows that end in the first s bytes of the text, and its numbers are
-      those rows after one more token; S says that the row has ended.
-    """
-    wanted = text.encode()
-    size = max(len(wanted), 1)
-    next_SV = np.zeros((size, vocab_size), np.int32)
-    if wanted:
-        # Of one byte: an automaton. Of a piece: the automaton, byte by byte, on all pieces.
-        after = [
-            [_overlap(wanted[:s] + bytes([b]), wanted) for b in range(256)] for s in range(size)
-        ]
-        after_SX = np.array([*after, [size] * 256], np.int32)
-        next_SV[:] = np.arange(size)[:, None]
-        length_V = np.array([len(p) for p in pieces])
-        for i in range(length_V.max(initial=0)):
-            (longer,) = np.nonzero(length_V > i)
-            byte = np.array([pieces[int(v)][i] for v in longer])
-            next_SV[:, longer] = after_SX[next_SV[:, longer], byte]
-    next_SV[:, list(ids)] = size
-    return next_SV
-
-
-def _overlap(written: bytes, wanted: bytes) -> int:
-    """The longest beginning of what is wanted that ends what is written."""
-    return next(n for n in range(len(wanted), -1, -1) if written.endswith(wanted[:n]))
+    terms: Terms | None
 
 
 def beam_search(
@@ -157,7 +113,7 @@ def beam_search(
       prompts: token ids of each row, the start token first.
       max_tokens: how many to write at most, at least 1: of all rows, or of each.
       beams: K, how many hypotheses are kept.
-      stops_SV: what ends a row; see `stop_table`.
+      stops_SV: what ends a row; see `texts.stop_table`.
       length_penalty: above 0 longer hypotheses are favoured, 0 compares plain sums.
       early_stopping: True ends a row once K hypotheses have ended. False goes on while the best
         that has not ended would, ended now, be among the K best; "never", while it would with
@@ -194,7 +150,7 @@ def beam_search(
         jnp.float32(length_penalty),
         jnp.float32(temperature or 1),
         jax.random.key(seed),
-        _terms(terms, model.config.vocab_size, pieces) if any(terms) else None,
+        make_terms(terms, model.config.vocab_size, pieces) if any(terms) else None,
     )
     early = True if beams == 1 else early_stopping
     kind = (early, temperature > 0)
@@ -303,8 +259,8 @@ def _choose(kind, beams, logits_BKV, how):
         # As many again as there are beams: all K best may end.
         score_BC, parent_BC, token_BC = _likeliest(beams.score_BK, logits_BKV, 2 * K)
     if how.terms:
-        forced = _towards(how.terms, beams.progress_BKT, beams.score_BK, logits_BKV)
-        score_BC, parent_BC, token_BC = _joined((score_BC, parent_BC, token_BC), forced)
+        forced = towards(how.terms, beams.progress_BKT, beams.score_BK, logits_BKV)
+        score_BC, parent_BC, token_BC = joined((score_BC, parent_BC, token_BC), forced)
     match_BC = how.stops_SV[_of(beams.match_BK, parent_BC), token_BC]
     stopped_BC = match_BC == len(how.stops_SV)
     ends_BC = stopped_BC | (length >= how.limit_B)[:, None]
@@ -312,7 +268,7 @@ def _choose(kind, beams, logits_BKV, how):
     progress_BCT, have_BC, rank_BC = None, None, score_BC / length**how.penalty
     if how.terms:
         before_BCT = _of(beams.progress_BKT, parent_BC)
-        progress_BCT, have_BC, whole_BC = _progress(how.terms, before_BCT, token_BC)
+        progress_BCT, have_BC, whole_BC = progress(how.terms, before_BCT, token_BC)
         counted_BC |= how.terms.needed_BT.any(axis=-1, keepdims=True)
         # Nor may it begin to stop: it could not go on from there.
         stops_BC = match_BC >= min(2, len(how.stops_SV))
@@ -332,7 +288,7 @@ def _choose(kind, beams, logits_BKV, how):
 
     live_BC = jnp.where(ends_BC, -jnp.inf, score_BC)
     if how.terms:
-        live_BC = _shared_out(live_BC, have_BC, K)
+        live_BC = shared_out(live_BC, have_BC, K)
     score_BK, best_BK = jax.lax.top_k(live_BC, K)
     parent_BK, token_BK, match_BK, progress_BKT = jax.tree.map(
         lambda a: _of(a, best_BK), (parent_BC, token_BC, match_BC, progress_BCT)
@@ -377,67 +333,3 @@ def _draw(key, score_B1, logits_B1V, temperature):
     token_B1 = jax.random.categorical(key, logits_B1V / temperature).astype(jnp.int32)
     drawn_B1 = jnp.take_along_axis(logits_B1V, token_B1[..., None], axis=-1)[..., 0]
     return score_B1 + drawn_B1 - jax.nn.logsumexp(logits_B1V, axis=-1), token_B1
-
-
-def _terms(terms, vocab_size, pieces):
-    texts = sorted({text for row in terms for text in row})
-    # The number of texts and of their bytes is rounded up, so that few shapes are compiled.
-    size_T = np.array([len(text.encode()) for text in texts])
-    size_T = np.pad(size_T, (0, -len(texts) % 4))
-    S = round_up(int(size_T.max()) + 1, 32)
-    next_TSV = np.zeros((len(size_T), S, vocab_size), np.int16) + size_T[:, None, None]
-    for t, text in enumerate(texts):
-        next_TSV[t, : size_T[t]] = stop_table(vocab_size, (), text, pieces)
-    length_SV = np.zeros((S, vocab_size), int)
-    length_SV[:, : len(pieces)] = [len(piece) for piece in pieces]
-    length_SV[0, : len(pieces)] = [len(piece.lstrip(b" ")) for piece in pieces]
-    goal_TSV = np.minimum(np.arange(S)[:, None] + length_SV, size_T[:, None, None])
-    needed_BT = np.array(
-        [[t < len(texts) and texts[t] in row for t in range(len(size_T))] for row in terms]
-    )
-    begins_TSV = (next_TSV == goal_TSV) & (length_SV > 0)
-    return _Terms(*map(jnp.asarray, (next_TSV, begins_TSV, size_T, needed_BT)))
-
-
-def _progress(terms, before_BCT, token_BC):
-    """Bytes written of each text and of all that are needed, and whether these are written."""
-    row_T = jnp.arange(len(terms.size_T))
-    progress_BCT = terms.next_TSV[row_T, before_BCT, token_BC[..., None]].astype(jnp.int32)
-    needed_B1T = terms.needed_BT[:, None]
-    have_BC = jnp.where(needed_B1T, progress_BCT, 0).sum(axis=-1)
-    return progress_BCT, have_BC, (~needed_B1T | (progress_BCT == terms.size_T)).all(axis=-1)
-
-
-def _towards(terms, progress_BKT, score_BK, logits_BKV):
-    """For each beam and each text that it lacks, the likeliest token towards it."""
-    score_BK = score_BK - jax.nn.logsumexp(logits_BKV, axis=-1)
-    begins_BKTV = terms.begins_TSV[jnp.arange(len(terms.size_T)), progress_BKT]
-    logits_BKTV = jnp.where(begins_BKTV, logits_BKV[:, :, None], -jnp.inf)
-    lacks_BKT = terms.needed_BT[:, None] & (progress_BKT < terms.size_T)
-    best_BKT = jnp.where(lacks_BKT, logits_BKTV.max(axis=-1), -jnp.inf) + score_BK[..., None]
-    parent_BKT = jnp.broadcast_to(jnp.arange(score_BK.shape[1])[:, None], best_BKT.shape)
-    forced = (best_BKT, parent_BKT, logits_BKTV.argmax(axis=-1).astype(jnp.int32))
-    return tuple(a.reshape(len(a), -1) for a in forced)
-
-
-def _joined(natural, forced):
-    """The candidates of both kinds, each once."""
-    score_BN, parent_BN, token_BN = (
-        jnp.concatenate(both, axis=1) for both in zip(natural, forced, strict=True)
-    )
-    alike_BNN = (parent_BN[:, None] == parent_BN[..., None]) & (
-        token_BN[:, None] == token_BN[..., None]
-    )
-    again_BN = jnp.tril(alike_BNN, -1).any(axis=-1)
-    return jnp.where(again_BN, -jnp.inf, score_BN), parent_BN, token_BN
-
-
-def _shared_out(score_BN, have_BN, n):
-    """The scores of n candidates, others -inf: the best of those that have the same, the second
-    best, and so on; those that have most come first."""
-    better_BNN = score_BN[:, None] > score_BN[..., None]
-    place_BN = (better_BNN & (have_BN[:, None] == have_BN[..., None])).sum(axis=-1)
-    order_BN = jnp.where(score_BN > -jnp.inf, have_BN - 1e5 * place_BN, -jnp.inf)
-    _, kept_Bn = jax.lax.top_k(order_BN, n)
-    kept_BN = (kept_Bn[..., None] == jnp.arange(score_BN.shape[1])).any(axis=1)
-    return jnp.where(kept_BN, score_BN, -jnp.inf)

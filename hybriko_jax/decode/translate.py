@@ -13,8 +13,9 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from hybriko_jax.decode.beam import Hypothesis, beam_search, stop_table
+from hybriko_jax.decode.beam import Hypothesis, beam_search
 from hybriko_jax.decode.generate import generate
+from hybriko_jax.decode.texts import stop_table
 from hybriko_jax.errors import UserError
 from hybriko_jax.prompts import END, parse_translation, translation_prompt
 from hybriko_jax.tokenizer import Tokenizer
@@ -95,6 +96,7 @@ def translate(
     translator = replace(translator, params=jax.device_put(translator.params))
     prompts = _prompts(translator.tokenizer, texts, source, target)
     limits = [_limit(translator, prompt, max_tokens) for prompt in prompts]
+    pieces = translator.tokenizer.pieces() if glossary else ()
     outputs = [Output(text, True, 0.0) for text in texts]
     # The longest first: what does not fit into memory fails at once.
     asked = [i for i, text in enumerate(texts) if text.strip()]
@@ -114,7 +116,7 @@ def translate(
             temperature=temperature,
             seed=first,
             terms=[terms[i] for i in rows],
-            pieces=translator.tokenizer.pieces() if glossary else (),
+            pieces=pieces,
         )
         for i, hypotheses in zip(batch, found, strict=False):
             outputs[i] = _output(translator.tokenizer, hypotheses[0])
