@@ -19,6 +19,24 @@ def write_file(path: Path, content: str | bytes) -> None:
     temporary.replace(path)
 
 
+def lock(file: int) -> bool:
+    """Keeps an open file or folder for this process until it is closed or the process ends.
+
+    Args:
+      file: its descriptor.
+
+    Returns:
+      Whether it is ours; also where the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass  # the file system has no locks
+    return True
+
+
 @contextlib.contextmanager
 def new_folder(path: Path, overwrite: str = "") -> Iterator[Path]:
     """A folder to fill; it takes its place when all went well, and is gone otherwise.
@@ -61,21 +79,17 @@ def _locked(folder: Path, path: Path) -> Iterator[None]:
     """Keeps a folder, made if need be, for this process until it ends, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder, os.O_RDONLY)
+        opened = os.open(folder, os.O_RDONLY)
     except OSError as e:
         raise UserError(f"{path} cannot be written ({e.strerror}). Give another place.") from None
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(opened):
             raise UserError(
                 f"Another process is writing {path}. Wait for it, or give another folder."
-            ) from None
-        except OSError:
-            pass  # the file system has no locks
+            )
         yield
     finally:
-        os.close(lock)
+        os.close(opened)
 
 
 def _taken(path: Path) -> bool:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 
+HANGUL = re.compile("[\uac00-\ud7a3\u3131-\u318e\u1100-\u11ff]")
+LETTER = re.compile(r"[^\W\d_]")
+
 # The form after a final consonant, and the one after a vowel.
 PARTICLES = {
     "을": "를",
@@ -83,6 +86,11 @@ _VARIANTS = {"하나": 1, "둘": 2, "셋": 3, "넷": 4, "석": 3, "넉": 4, "스
 
 # Letters and digits whose Korean names end in a consonant (엘, 엠, 엔, 알; 영, 일, 삼, 육, 칠, 팔).
 _CLOSED = frozenset("lmnr013678")
+
+
+def letter_share(text: str, letters: re.Pattern[str] = HANGUL) -> float:
+    """Letters of a kind among all letters of a text, from 0 to 1; 0 without letters."""
+    return len(letters.findall(text)) / max(len(LETTER.findall(text)), 1)
 
 
 def ends_closed(text: str) -> bool:

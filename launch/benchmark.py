@@ -42,9 +42,10 @@ import tyro
 
 from hybriko_jax.config import DataConfig, HybriKoConfig, TokenizerConfig
 from hybriko_jax.console import load
+from hybriko_jax.console.ask import MODEL
+from hybriko_jax.console.model import kept_prefix
 from hybriko_jax.errors import UserError
 from launch import common
-from launch.ask import SHIPPED, kept_prefix
 
 DTYPES = ("float32", "bfloat16")
 WARM_UP = 2  # rounds
@@ -603,20 +604,25 @@ def peer_decode(
     peer.eval()
     tokens_BL = torch.randint(4, model.vocab_size, (batch, PROMPT))
 
-    def side():
-        begin = time.perf_counter()
-        with torch.inference_mode():
-            peer.generate(
-                tokens_BL,
-                attention_mask=torch.ones_like(tokens_BL),
-                max_new_tokens=NEW,
-                min_new_tokens=NEW,
-                do_sample=False,
-                pad_token_id=0,
-            )
-        return time.perf_counter() - begin
+    return {name: functools.partial(generated, peer, tokens_BL, NEW)}, facts
 
-    return {name: side}, facts
+
+def generated(peer: Any, tokens_BL: Any, new: int, beams: int = 1) -> float:
+    """Seconds that transformers takes to write so many tokens behind each row."""
+    import torch  # type: ignore
+
+    begin = time.perf_counter()
+    with torch.inference_mode():
+        peer.generate(
+            tokens_BL,
+            attention_mask=torch.ones_like(tokens_BL),
+            num_beams=beams,
+            max_new_tokens=new,
+            min_new_tokens=new,
+            do_sample=False,
+            pad_token_id=0,
+        )
+    return time.perf_counter() - begin
 
 
 # --- answer ---
@@ -633,7 +639,7 @@ REQUESTS = (
 
 def benchmark_answer(arguments: Arguments) -> dict[str, Any]:
     """Warm answers of the small model that calls tools, with the grammar and without it."""
-    sides, tokens = in_a_process(answers, str(SHIPPED))
+    sides, tokens = in_a_process(answers, str(load.shipped(MODEL)))
     samples, results = alternate(sides, arguments.repeats)
     rows = []
     for side, result in results.items():
@@ -948,22 +954,10 @@ def peer_search(name: str, base: str, batch: int) -> tuple[dict[str, Side], Any]
     dtype = getattr(torch, name.split()[1])
     model: Any = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=dtype).eval()
     tokens_BL = torch.from_numpy(lora_rows(model.config.vocab_size, batch, SENTENCE))
-
-    def side(beams: int) -> float:
-        begin = time.perf_counter()
-        with torch.inference_mode():
-            model.generate(
-                tokens_BL,
-                attention_mask=torch.ones_like(tokens_BL),
-                num_beams=beams,
-                min_new_tokens=SENTENCE,
-                max_new_tokens=SENTENCE,
-                do_sample=False,
-                pad_token_id=0,
-            )
-        return time.perf_counter() - begin
-
-    return {how: functools.partial(side, beams) for how, beams in BEAMS.items()}, None
+    return {
+        how: functools.partial(generated, model, tokens_BL, SENTENCE, beams)
+        for how, beams in BEAMS.items()
+    }, None
 
 
 BENCHMARKS = {

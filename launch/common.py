@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import importlib
 import os
 import pkgutil
@@ -15,8 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import configs
+from hybriko_jax import files
 from hybriko_jax.config import RunConfig, nearest
 from hybriko_jax.console.process import accelerator as accelerator
+from hybriko_jax.console.process import end_in_order as end_in_order
 from hybriko_jax.console.process import fail as fail
 from hybriko_jax.console.process import leave as leave
 from hybriko_jax.console.process import parse as parse
@@ -144,16 +145,11 @@ def lock(workdir: Path) -> None:
     Raises:
       UserError: another process has it.
     """
-    file = os.open(workdir / ".lock", os.O_CREAT | os.O_RDWR, 0o666)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not files.lock(os.open(workdir / ".lock", os.O_CREAT | os.O_RDWR, 0o666)):
         raise UserError(
             f"Another run is under way in {workdir}. Wait for it or stop it, or give another "
             "--workdir."
-        ) from None
-    except OSError:
-        pass  # the file system has no locks
+        )
 
 
 def new_tokenizer(config: RunConfig) -> Tokenizer:

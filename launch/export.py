@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import re
-import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -52,8 +50,7 @@ class Arguments:
 def main() -> None:
     common.prepare_cpu(1)
     arguments = common.parse(Arguments, command="launch.export")
-    # What is left half-written is then removed on the way out.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    common.end_in_order()
     for option in ("merge", "quantize"):
         if not getattr(arguments, option):
             continue

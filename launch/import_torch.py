@@ -5,8 +5,6 @@ from __future__ import annotations
 import collections
 import json
 import re
-import signal
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,8 +47,7 @@ class Arguments:
 def main() -> None:
     common.prepare_cpu(1)
     arguments = common.parse(Arguments, command="launch.import_torch")
-    # What is left half-written is then removed on the way out.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    common.end_in_order()
 
     from hybriko_jax.convert.proof import MANIFEST
     from hybriko_jax.convert.weights import DTYPES

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NoReturn
+from typing import Annotated, Any, Literal, NamedTuple
 
 from tyro.conf import Positional, arg
 
@@ -33,7 +32,7 @@ from hybriko_jax.translation.languages import kind
 from hybriko_jax.translation.reading import read_glossary, read_text
 from launch import common
 
-SHIPPED = Path(__file__).parent.parent / "checkpoints" / "neox-mini-koen"
+SHIPPED = load.shipped("neox-mini-koen")
 _VERSION = 1  # of how texts are cut; raise it where answers of before must not be found
 _SHOWN = 5  # flags on the terminal
 
@@ -94,7 +93,7 @@ class Model(NamedTuple):
 def main() -> None:
     if not common.accelerator():
         common.prepare_cpu(1)
-    signal.signal(signal.SIGTERM, _terminate)
+    common.end_in_order()
     translate(common.parse(Arguments, command="launch.translate"), open_model)
 
 
@@ -349,10 +348,6 @@ def report(flags: Sequence[Flag], out: Path | None) -> None:
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _terminate(signum: int, frame: object) -> NoReturn:
-    raise SystemExit(128 + signum)
 
 
 if __name__ == "__main__":

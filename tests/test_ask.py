@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from hybriko_jax.console import ask, main, model
+from hybriko_jax.console import ask, load, main, model
+from hybriko_jax.console.ask import MODEL
 from hybriko_jax.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -151,13 +152,13 @@ def test_the_help_is_called_what_was_typed(folder):
 
 
 def test_where_the_shipped_model_is(tmp_path, monkeypatch):
-    assert model.shipped() == ROOT / "checkpoints" / "hybriko-mini-linuxfc"
-    installed = tmp_path / "share" / "hybriko_jax" / model.MODEL
+    assert load.shipped(MODEL) == ROOT / "checkpoints" / "hybriko-mini-linuxfc"
+    installed = tmp_path / "share" / "hybriko_jax" / "checkpoints" / MODEL
     installed.mkdir(parents=True)
     (installed / "config.json").write_text("{}")
-    monkeypatch.setattr(model, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+    monkeypatch.setattr(load, "__file__", str(tmp_path / "a" / "b" / "c.py"))
     monkeypatch.setattr(sys, "prefix", str(tmp_path))
-    assert model.shipped() == installed
+    assert load.shipped(MODEL) == installed
 
 
 @pytest.mark.parametrize("writable", [True, False])

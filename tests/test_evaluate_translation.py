@@ -1,7 +1,6 @@
 """Figures of a translator that is known, its page, and launch.evaluate translation."""
 
 import csv
-import importlib.util
 import io
 import json
 import os
@@ -20,11 +19,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import sacrebleu
-import tokenizers
-import torch
-import transformers
 from sacrebleu.tokenizers import tokenizer_ko_mecab
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from hybriko_jax.data.pairs import Pair, read_labelled_pairs, read_pairs
 from hybriko_jax.data.sources import BadLines
@@ -32,6 +27,7 @@ from hybriko_jax.errors import UserError
 from hybriko_jax.evaluate import translation as t
 from hybriko_jax.evaluate.translation_report import page
 from launch import evaluate
+from tests import tiny_neox
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
@@ -504,37 +500,19 @@ def test_bad_input_is_one_line_before_anything_is_translated(
 @pytest.fixture(scope="module")
 def neox(tmp_path_factory):
     """A random GPT-NeoX as the Hub has them."""
-    folder = tmp_path_factory.mktemp("neox")
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=400,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([text for pair in PAIRS for text in pair], trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    torch.manual_seed(0)
-    config = transformers.GPTNeoXConfig(
+    return tiny_neox.save(
+        tmp_path_factory.mktemp("neox"),
+        tiny_neox.byte_level([text for pair in PAIRS for text in pair], 400),
         vocab_size=400,
         hidden_size=32,
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=256,
-        eos_token_id=0,
-        bos_token_id=None,
     )
-    transformers.GPTNeoXForCausalLM(config).save_pretrained(folder)
-    return folder
 
 
 @pytest.mark.slow
 def test_a_model_is_evaluated_as_a_user_does_it(neox, tmp_path):
-    if importlib.util.find_spec("hybriko_jax.decode.translate") is None:
-        pytest.skip("translations cannot be decoded yet")
     data = tmp_path / "a.tsv"
     data.write_bytes(rows_as_csv(ROWS[1:], "\t"))
     words = ["--checkpoint", neox, "--base", neox, "--data", data, "--by", 2, "--beams", 2]

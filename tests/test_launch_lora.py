@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import peft
 import pytest
-import tokenizers
 import torch
 import transformers
-from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from hybriko_jax.console import load
 from hybriko_jax.data.sample import sample_documents
 from hybriko_jax.models import build
+from tests import tiny_neox
 
 ROOT = Path(__file__).parent.parent
 # PEFT asks transformers by a name of before.
@@ -26,33 +25,18 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:Futur
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     """A GPT-NeoX as the Hub has them: tokenizer.json, and weights in shards."""
-    folder = tmp_path_factory.mktemp("base")
-    tokenizer = tokenizers.Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=600,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(sample_documents(50), trainer)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    torch.manual_seed(0)
-    config = transformers.GPTNeoXConfig(
+    return tiny_neox.save(
+        tmp_path_factory.mktemp("base"),
+        tiny_neox.byte_level(sample_documents(50), 600),
+        shards="200KB",
         vocab_size=608,
         hidden_size=64,
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=128,
-        max_position_embeddings=256,
         rotary_pct=0.5,
         initializer_range=0.05,
-        eos_token_id=0,
-        bos_token_id=None,
     )
-    transformers.GPTNeoXForCausalLM(config).save_pretrained(folder, max_shard_size="200KB")
-    return folder
 
 
 @pytest.fixture(scope="module")

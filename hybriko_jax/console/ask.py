@@ -9,15 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NoReturn
 
-from hybriko_jax.console import process
+from hybriko_jax.console import load, process
 from hybriko_jax.console.messages import fault, text
-from hybriko_jax.console.model import load_model, shipped
+from hybriko_jax.console.model import load_model
 from hybriko_jax.console.request import check
 from hybriko_jax.console.session import Session, carry_out, interact, preview
 from hybriko_jax.console.talk import connect
 from hybriko_jax.errors import UserError
 from hybriko_jax.linux import Where
 from hybriko_jax.linux.messages import reason
+
+MODEL = "hybriko-mini-linuxfc"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +94,7 @@ def ask(arguments: Arguments) -> int:
     where = place(arguments)
     talk = connect(lang)
     with talk.busy(text(lang, "loading")):
-        answer = load_model(arguments.checkpoint or shipped(), arguments.grounded, lang)
+        answer = load_model(arguments.checkpoint or load.shipped(MODEL), arguments.grounded, lang)
         if query is None:  # everything is compiled before the first request
             answer([{"role": "user", "content": "현재 폴더의 파일을 보여줘 " * 8}], ())
     session = Session(answer, talk, where, yes=arguments.yes, names=arguments.cwd_names)

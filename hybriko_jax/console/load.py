@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import site
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,14 @@ if TYPE_CHECKING:
     from hybriko_jax.tokenizer import Tokenizer
 
 SYSTEM_PROMPT = "system_prompt.txt"  # in a run's workdir, and in a model's folder
+
+
+def shipped(name: str) -> Path:
+    """The folder of a model that ships: of the checkout, or where pip has put it."""
+    bases = (sys.prefix, site.getuserbase())
+    places = [Path(__file__).parents[2], *(Path(b, "share", "hybriko_jax") for b in bases)]
+    folders = [place / "checkpoints" / name for place in places]
+    return next((f for f in folders if (f / "config.json").is_file()), folders[0])
 
 
 @dataclass(frozen=True)

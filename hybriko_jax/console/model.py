@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import site
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,17 +21,8 @@ if TYPE_CHECKING:
 Answer = Callable[[Sequence[Message], Sequence[str]], str]
 """From a conversation, and names that it may use besides its own, to what the assistant says."""
 
-MODEL = Path("checkpoints", "hybriko-mini-linuxfc")
 _UNIT = 512  # of the tokens that the state has room for; nearly every request fits in one
 _LEAST = 200  # tokens of room for an answer
-
-
-def shipped() -> Path:
-    """The folder of the shipped model: of the checkout, or where pip has put it."""
-    bases = (sys.prefix, site.getuserbase())
-    places = [Path(__file__).parents[2], *(Path(b, "share", "hybriko_jax") for b in bases)]
-    found = [p / MODEL for p in places if (p / MODEL / "config.json").is_file()]
-    return found[0] if found else places[0] / MODEL
 
 
 def cache_folder() -> Path:
@@ -78,7 +67,6 @@ def load_model(checkpoint: Path, grounded: bool, lang: str) -> Answer:
     from hybriko_jax.evaluate.function_calling import sources
     from hybriko_jax.linux.tools import TOOLS
     from hybriko_jax.models import build
-    from hybriko_jax.tokenizer import IM_END
 
     try:
         loaded = load.checkpoint(checkpoint)
@@ -87,7 +75,6 @@ def load_model(checkpoint: Path, grounded: bool, lang: str) -> Answer:
     model, tokenizer = build(loaded.config), loaded.tokenizer
     prefix = kept_prefix(loaded, model, checkpoint)
     grammars = Grammars(tokenizer) if grounded else None
-    stop = (tokenizer.control_id(IM_END), tokenizer.eos_id)
 
     def answer(messages: Sequence[Message], names: Sequence[str] = ()) -> str:
         tokens, _ = chat_tokens(tokenizer, messages, begin=False)
@@ -103,7 +90,7 @@ def load_model(checkpoint: Path, grounded: bool, lang: str) -> Answer:
             loaded.params,
             [prompt],
             room,
-            stop=stop,
+            stop=tokenizer.ends,
             temperature=0,
             mask=mask,
             prefix=prefix,

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from hybriko_jax.data.sources import COMPRESSIONS, BadLines, hub_files, read_lines, tfds_documents
 from hybriko_jax.errors import UserError
+from hybriko_jax.korean import HANGUL, letter_share
 
 # Names that columns are found by, preferred ones first; letter case does not matter. *_original,
 # 원문 (original), 최종번역문 and 번역문 (translation) are AI-Hub's. Its originals are mostly
@@ -28,8 +29,6 @@ _LONGEST_FIELD = 2**31 - 1  # characters of a table's cell; the csv module allow
 _MANY = 100  # pairs, of which it is strange that most are the same
 _SAMPLED = 10_000  # pairs of a file, spread over it, that the share of Hangul is taken from
 _SAMPLED_LENGTH = 200  # characters of each text
-_HANGUL = re.compile("[\uac00-\ud7a3\u3131-\u318e\u1100-\u11ff]")
-_LETTER = re.compile(r"[^\W\d_]")
 
 
 class Pair(NamedTuple):
@@ -281,7 +280,7 @@ def _check_hangul(name: str, table: _Table, pairs: list[Pair], languages: Sequen
         raise UserError(f"{measured}. Swap them by --columns: {left} {right}.")
     if share[ko] < 0.05 or share[other] > 0.5:
         raise UserError(f"{measured}. Name the right columns by --columns.")
-    if table.headless and not _HANGUL.search(pairs[0][ko]):
+    if table.headless and not HANGUL.search(pairs[0][ko]):
         raise UserError(
             f"{name} begins with {pairs[0][ko][:40]!r} in {columns[ko]}, without Hangul. If that "
             "is a header, name the columns by --columns; if it is a pair, number them: "
@@ -291,8 +290,7 @@ def _check_hangul(name: str, table: _Table, pairs: list[Pair], languages: Sequen
 
 def _hangul_share(texts: Iterable[str]) -> float:
     """Hangul among the letters."""
-    text = "".join(t[:_SAMPLED_LENGTH] for t in texts)
-    return len(_HANGUL.findall(text)) / max(len(_LETTER.findall(text)), 1)
+    return letter_share("".join(t[:_SAMPLED_LENGTH] for t in texts))
 
 
 # Files

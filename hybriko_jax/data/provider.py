@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import fcntl
 import functools
 import json
 import math
@@ -38,6 +37,7 @@ from hybriko_jax.data.provider_samples import (
 from hybriko_jax.data.synthesize import SHARES, fill
 from hybriko_jax.data.values import Values
 from hybriko_jax.errors import UserError
+from hybriko_jax.files import lock
 from hybriko_jax.linux.tools import TOOLS
 from hybriko_jax.prompts import Message
 
@@ -148,15 +148,11 @@ class _Lines:
             raise UserError(
                 f"{path} cannot be written ({e.strerror}). Give another --out."
             ) from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(self._file):
             os.close(self._file)
             raise UserError(
                 f"Another run writes {path}. Wait for it or stop it, or give another --out."
-            ) from None
-        except OSError:
-            pass  # the file system has no locks
+            )
         self._mend()
 
     def __enter__(self) -> _Lines:

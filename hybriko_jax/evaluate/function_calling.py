@@ -173,7 +173,7 @@ def predict(
             params,
             rows,
             MAX_TOKENS,
-            stop=(tokenizer.control_id(IM_END), tokenizer.eos_id),
+            stop=tokenizer.ends,
             temperature=0,
             mask=mask,
             prefix=prefix,

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from hybriko_jax.korean import LETTER
 from hybriko_jax.translation.kept import KEPT, Format
-from hybriko_jax.translation.languages import LETTER
 from hybriko_jax.translation.markdown import markdown
 from hybriko_jax.translation.sentences import Span, cut, sentences, trimmed
 from hybriko_jax.translation.stretches import LINE, Stretch, paragraphs

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hybriko_jax.korean import native_number
-from hybriko_jax.translation.languages import LETTER, share
+from hybriko_jax.korean import LETTER, native_number
+from hybriko_jax.translation.languages import share
 
 # What a fault is called, and how bad it is: a lost address breaks a document, a lost number may
 # have been written in words.

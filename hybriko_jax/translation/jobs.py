@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import itertools
 import json
@@ -14,12 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from hybriko_jax.errors import UserError
-from hybriko_jax.files import write_file
+from hybriko_jax.files import lock, write_file
+from hybriko_jax.korean import LETTER
 from hybriko_jax.translation.documents import Layout, Piece, pieces, put_back
 from hybriko_jax.translation.guards import Fault, Guard, badness
 from hybriko_jax.translation.kept import KEPT, fragments
-from hybriko_jax.translation.languages import LETTER, kind
 from hybriko_jax.translation.languages import check as check_language
+from hybriko_jax.translation.languages import kind
 
 _MANY = 8  # answers of which a translator ends one at least
 
@@ -106,15 +106,11 @@ class Journal:
             self._file = path.open("a+b")
         except OSError as e:
             raise UserError(f"{path}: 쓸 수 없습니다({e.strerror}). 다른 --out을 주세요.") from None
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock(self._file.fileno()):
             self._file.close()
             raise UserError(
                 f"{path}: 다른 번역이 쓰고 있습니다. 끝나기를 기다리거나 다른 --out을 주세요."
-            ) from None
-        except OSError:
-            pass  # the file system has no locks
+            )
         self._file.seek(0)
         whole = 0
         for line in self._file:

@@ -6,11 +6,11 @@ import re
 from typing import Literal
 
 from hybriko_jax.errors import UserError
+from hybriko_jax.korean import HANGUL, LETTER, letter_share
 from hybriko_jax.prompts import LANGUAGES
 
-LETTER = re.compile(r"[^\W\d_]")
 _SCRIPTS = {
-    "ko": re.compile("[\uac00-\ud7a3\u3131-\u318e\u1100-\u11ff]"),
+    "ko": HANGUL,
     "en": re.compile("[A-Za-z\u00c0-\u024f]"),
     "ja": re.compile("[\u3040-\u30ff\u4e00-\u9fff]"),
 }
@@ -25,7 +25,7 @@ Kind = Literal["source", "target", "other", "none"]
 
 def share(text: str, language: str) -> float:
     """The letters of a language among the letters of a text, from 0 to 1; 0 without letters."""
-    return len(_SCRIPTS[language].findall(text)) / max(len(LETTER.findall(text)), 1)
+    return letter_share(text, _SCRIPTS[language])
 
 
 def kind(text: str, source: str, target: str) -> Kind:
