@@ -230,8 +230,7 @@ def check_checkpoint(path: Path) -> None:
       UserError: so it is.
     """
     if not path.exists():
-        why = "이 저장소에 아직 들어 있지 않습니다" if path == SHIPPED else "없습니다"
-        raise UserError(f"{path}: 번역 모델이 {why}. 번역 모델의 폴더를 --checkpoint로 주세요.")
+        raise UserError(f"{path}: 없습니다. 번역 모델의 폴더를 --checkpoint로 주세요.")
     if (path / load.SYSTEM_PROMPT).exists():
         raise UserError(
             f"{path}: 번역이 아니라 함수 호출을 배운 모델입니다({load.SYSTEM_PROMPT}이 있습니다). "

@@ -55,6 +55,13 @@ def folder(tmp_path):
     return here
 
 
+@pytest.mark.parametrize("file,title", [("README.md", "The assistant"), ("README.ko.md", "도우미")])
+def test_the_readme_shows_a_part_of_that_session(file, title):
+    _, lines = example()
+    block = (ROOT / file).read_text().partition(f"## {title}")[2].split("```")[1]
+    assert block.strip() in "\n".join(lines)
+
+
 @pytest.mark.slow  # the model is loaded and compiled
 def test_the_session_in_the_document(folder):
     asked, lines = example()

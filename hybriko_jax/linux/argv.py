@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hybriko_jax.linux.tools import DEFAULTS, FINISH
@@ -71,6 +71,11 @@ def split_words(text: str) -> list[str]:
         return shlex.split(text)
     except ValueError:  # a quote without its partner is part of a name
         return text.split()
+
+
+def joined(words: Iterable[str]) -> str:
+    """Words as one line for a shell; as shlex.join, but Korean letters need no quotes."""
+    return " ".join(map(_quote, words))
 
 
 def _quote(word: str) -> str:

@@ -177,9 +177,9 @@ TEXTS: dict[str, tuple[str, str]] = {
     ),
     "private": (
         "{host}: 이 컴퓨터나 내부 네트워크의 주소({address})에는 접속하지 않습니다. "
-        "꼭 필요하면 내부 주소를 허용하고 다시 시작해 주세요.",
+        "꼭 필요하면 --allow-private로 다시 시작해 주세요.",
         "{host}: leads to this machine or a private network ({address}), which is refused. "
-        "Start again with private addresses allowed if you need it.",
+        "Start again with --allow-private if you need it.",
     ),
     "redirects": (
         "{url}: 다른 주소로 {n}번 넘게 넘깁니다. 마지막 주소를 적어 주세요.",

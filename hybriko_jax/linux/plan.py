@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shlex
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hybriko_jax.linux.argv import split_words
+from hybriko_jax.linux.argv import joined, split_words
 from hybriko_jax.linux.explain import explain
 from hybriko_jax.linux.messages import LANGUAGES, printable
 from hybriko_jax.linux.paths import (
@@ -106,7 +105,7 @@ class Plan:
     @property
     def line(self) -> str:
         """The command as one line, as it would be given to a shell."""
-        return printable(shlex.join(self.argv))
+        return printable(joined(self.argv))
 
     @property
     def tool(self) -> str:

@@ -12,7 +12,6 @@ import contextlib
 import hashlib
 import os
 import secrets
-import shlex
 import shutil
 import signal
 import stat
@@ -21,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hybriko_jax.linux.argv import joined
 from hybriko_jax.linux.messages import printable
 from hybriko_jax.linux.paths import Where
 
@@ -245,7 +245,7 @@ def _line(step: Moved | Moded, where: Where) -> str:
         words = ["rm", short(step.after)]
     else:
         words = [*(["rm", "-r"] if any(step.after.iterdir()) else ["rmdir"]), short(step.after)]
-    return printable(shlex.join(words))
+    return printable(joined(words))
 
 
 def _mtime(path: Path) -> int:
