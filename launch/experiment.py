@@ -1,4 +1,4 @@
-"""How many samples does function calling need? python -m launch.experiment --workdir runs/experiment.
+"""How many samples does function calling need? python -m launch.experiment.
 
 The published models got 4 % of the actions right after 250 samples, and 100 % after 5,000. This
 tunes one base on samples of several numbers, each for the same number of optimizer steps and with

@@ -55,14 +55,24 @@ def test_the_same_results_draw_the_same_picture(tmp_path):
         (("--seeds", -1), "--seeds -1"),
         (("--steps", 0), "--steps 0 must be 2 or more"),
         (("--held-out", 0), "--held-out 0 must be 1 or more"),
-        (("--config", "hybriko_stf"), "hybriko_sft"),
-        (("--page", "README.md"), "one line <!-- experiment -->"),
+        (("--page", "README.md"), "--page README.md"),
+    ],
+)
+def test_settings_that_make_no_experiment_are_refused(tmp_path, options, message):
+    out = run("launch.experiment", "--workdir", tmp_path / "runs", *options, code=2)
+    assert message in out and not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        (("--config", "hybriko_stf"), "Did you mean hybriko_sft?"),
         (("--base", "checkpoints/none", "--sizes", 2, "--held-out", 2), "launch.sft ended with"),
     ],
 )
 def test_what_cannot_be_run_is_one_line(tmp_path, options, message):
     out = run("launch.experiment", "--workdir", tmp_path, *options, code=1)
-    assert message in out.splitlines()[-1] and "error: " in out
+    assert message in out.splitlines()[-1] and "error: " in out.splitlines()[-1]
 
 
 @pytest.mark.slow
@@ -70,7 +80,7 @@ def test_runs_are_made_once_and_compare_only_with_their_like(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     workdir = tmp_path / "runs"
-    how = ("--base", BASE, "--steps", 2, "--held-out", 4, "--workdir", workdir, "--page", page)
+    how = ("--base", BASE, "--steps", 20, "--held-out", 4, "--workdir", workdir, "--page", page)
     out = run("launch.experiment", *how, "--sizes", 8, 16, "--seeds", 0)
     table = (workdir / "experiment.md").read_text()
     assert table in out and [len(r.split("|")) for r in table.splitlines()] == [9] * 4
@@ -81,5 +91,5 @@ def test_runs_are_made_once_and_compare_only_with_their_like(tmp_path):
     again = run("launch.experiment", *how, "--sizes", 8, 16, "--seeds", 0)
     assert "written to" not in again and table in again
     assert json.loads((workdir / "experiment.json").read_text())[1]["samples"] == 16
-    other = run("launch.experiment", *how, "--steps", 3, code=1)
-    assert f"--steps 3: the runs in {workdir} have 2" in other
+    other = run("launch.experiment", *how, "--steps", 21, code=1)
+    assert f"--steps 21: the runs in {workdir} have 20" in other
