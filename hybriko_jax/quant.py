@@ -89,10 +89,10 @@ class NF4:
     """Mean of the scales, float32."""
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """(D, F) of the kernel."""
-        F, C = self.codes_FC.shape
-        return 2 * C, F
+    def shape(self) -> tuple[int, ...]:
+        """(D, F) of the kernel; of stacked ones (N, D, F)."""
+        *N, F, C = self.codes_FC.shape
+        return *N, 2 * C, F
 
 
 def quantize(kernel_DF: Any) -> NF4:
@@ -258,12 +258,12 @@ def with_axes(leaf: NF4, axes: Sequence[str | None]) -> NF4:
     """The leaf boxed with axis letters, for `sharding.tree_shardings`.
 
     Args:
-      axes: letters of the kernel, in and out. Codes are split as the kernel is; what is small is
-        whole everywhere.
+      axes: letters of the kernel, in and out, after one of each axis along which kernels are
+        stacked. Codes are split as the kernel is; what is small is whole everywhere.
     """
-    d, f = axes
+    *stack, d, f = axes
     boxed: Any = leaf
     return boxed.replace(
-        codes_FC=nn.LogicallyPartitioned(leaf.codes_FC, (f, d)),
-        absmax_FS=nn.LogicallyPartitioned(leaf.absmax_FS, (f, d)),
+        codes_FC=nn.LogicallyPartitioned(leaf.codes_FC, (*stack, f, d)),
+        absmax_FS=nn.LogicallyPartitioned(leaf.absmax_FS, (*stack, f, d)),
     )

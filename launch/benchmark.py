@@ -820,7 +820,7 @@ def our_lora_step(name: str, base: str, batch: int, seq_len: int) -> tuple[dict[
     mesh, tx = make_mesh("1"), make_optimizer(run.optimizer, 1000)
     config, *params = load_weights(Path(base), precision)
     model = build(replace(config, dtype=dtype, remat=precision != "float32"))
-    frozen = place_frozen(model, params, mesh)
+    frozen = place_frozen(model, params, mesh, run.lora)
     loading = peak_gib()
     forget_peak()
     train = replace(run.train, epochs=None, batch_size=batch, seq_len=seq_len, accumulation=1)

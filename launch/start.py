@@ -116,7 +116,8 @@ def run(
 
     config = counted(config, rows)
     model, c = build(config.model), config.train
-    base = place_frozen(model, frozen, mesh) if frozen else None
+    stacked_for = config.lora if prefix_P is None else None
+    base = place_frozen(model, frozen, mesh, stacked_for) if frozen else None
     evaluate = held_out_evaluation(
         model,
         config,

@@ -17,6 +17,7 @@ ALLOWED = {
     "tokenizer": (),
     "sharding": ("config",),
     "barrier": (),
+    "memory": (),
     "quant": ("sharding", "barrier"),
     "lora": ("quant", "config"),
     "layers": ("lora", "quant", "sharding", "barrier"),
@@ -28,7 +29,9 @@ ALLOWED = {
     "decode": ("models", "layers", "prompts", "korean", "tokenizer"),
     "translation": ("data", "prompts", "korean"),
     "convert": ("models", "lora", "quant", "tokenizer", "config"),
-    "training": ("models", "data", "layers", "lora", "quant", "sharding", "config"),
+    "training": (
+        *("models", "data", "layers", "lora", "quant", "sharding", "memory", "config"),
+    ),
     "evaluate": (
         *("training", "decode", "models", "data", "linux", "prompts", "tokenizer", "config"),
     ),

@@ -30,8 +30,8 @@ from hybriko_jax.models import build
 from hybriko_jax.sharding import make_mesh
 from hybriko_jax.tokenizer import train_sentencepiece
 from hybriko_jax.training.optimizer import make_optimizer
-from hybriko_jax.training.state import abstract_state, place_frozen
-from hybriko_jax.training.step import train_step
+from hybriko_jax.training.state import abstract_state, param_count, place_frozen
+from hybriko_jax.training.step import loss_sums, train_step
 from hybriko_jax.training.train import compile_step
 
 # PEFT asks transformers by a name of before.
@@ -212,10 +212,49 @@ def test_fifty_steps_are_those_of_peft(base, tmp_path):
         np.testing.assert_array_equal(kept[path], before)
 
 
-@pytest.mark.parametrize("mesh_text", ["fsdp=8", "data=2,fsdp=2,tensor=2"])
-def test_eight_devices_do_what_one_does(base, mesh_text):
+def loss_of(config, frozen, mask_from=10):
+    """Of an adapter, on one batch."""
+    tokens_BL = tokens(4, 32)
+    positions_BL = np.tile(np.arange(32, dtype=np.int32), (4, 1))
+    batch = Batch(tokens_BL, positions_BL, positions_BL >= mask_from)
+    model = build(config)
+    return lambda adapter: loss_sums(model, adapter, batch, chunk=512, frozen=frozen)[0]
+
+
+def test_stacked_layers_are_the_layers_compiled_once(base):
+    config, params = load_weights(base[0], "nf4")
+    config, mesh = dataclasses.replace(config, remat=True), make_mesh("1")
+    apart = place_frozen(build(config), [dict(params)], mesh)
+    stacked = place_frozen(build(config), [dict(params)], mesh, LORA)
+    assert set(stacked) == {"embedding", "head", "norm", "layers"}
+    assert param_count(stacked) == param_count(apart)
+    adapter = drawn(config, LORA)
+    losses = [loss_of(config, frozen) for frozen in (apart, stacked)]
+    expected, found = [jax.value_and_grad(loss)(adapter) for loss in losses]
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    chex.assert_trees_all_close(found[1], expected[1], rtol=1e-4, atol=1e-4)
+    products = [str(jax.make_jaxpr(jax.grad(f))(adapter)).count("dot_general") for f in losses]
+    ends = 2 * 2  # products of the output
+    assert 2 * (products[1] - ends) <= products[0]
+
+
+@pytest.mark.parametrize(
+    "targets,remat", [("layers_0/.*query_key_value", True), ("query_key_value", False)]
+)
+def test_layers_that_differ_or_are_not_recomputed_stay_apart(base, targets, remat):
+    config, params = load_weights(base[0], "nf4")
+    model = build(dataclasses.replace(config, remat=remat))
+    settings = dataclasses.replace(LORA, targets=targets)
+    assert "layers_1" in place_frozen(model, [dict(params)], make_mesh("1"), settings)
+
+
+@pytest.mark.parametrize(
+    "mesh_text,stacked", [("fsdp=8", False), ("fsdp=8", True), ("data=2,fsdp=2,tensor=2", True)]
+)
+def test_eight_devices_do_what_one_does(base, mesh_text, stacked):
     """Three steps of an adapter of a base in four bits, dropout included."""
     config, params = load_weights(base[0], "nf4")
+    config = dataclasses.replace(config, remat=stacked)
     settings = dataclasses.replace(LORA, precision="nf4", dropout=0.1)
     run = RunConfig(
         model=config,
@@ -229,7 +268,8 @@ def test_eight_devices_do_what_one_does(base, mesh_text):
         mesh, found = make_mesh(text), []
         with jax.set_mesh(mesh):
             abstract, init = abstract_state(model, tx, 0, mesh, settings)
-            frozen = place_frozen(model, [params], mesh)
+            frozen = place_frozen(model, [dict(params)], mesh, settings)
+            assert ("layers" in frozen) == stacked
             step, state = compile_step(model, tx, run, abstract, mesh, frozen=frozen), init()
             for n in range(3):
                 tokens_BL = tokens(8, 32, seed=n)

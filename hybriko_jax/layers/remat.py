@@ -31,8 +31,30 @@ def recomputed(layer: nn.Module, x_BLD: jax.Array, *args: Any) -> Any:
     return _recomputed(apply, layer.variables, rngs, x_BLD, args)
 
 
+def recomputed_loop(
+    layer: nn.Module, frozen: Any, trained: Any, keys_N: Any, x_BLD: jax.Array, *args: Any
+) -> jax.Array:
+    """x_BLD after N layers that are alike, as `recomputed`; compiled once instead of N times.
+
+    Only x_BLD and `trained` get gradients.
+
+    Args:
+      layer: unbound; its first result takes the place of x_BLD.
+      frozen: the layers' parameters, stacked along a first axis.
+      trained: the layers' other collections, stacked likewise.
+      keys_N: of the layers' dropout; None drops nothing.
+      args: trees of arrays, and None, the same for each layer.
+    """
+    return _loop(functools.partial(_apply_first, layer), frozen, trained, keys_N, x_BLD, args)
+
+
 def _apply(layer, variables, rngs, x_BLD, args):
     return layer.apply(variables, x_BLD, *args, rngs=rngs)
+
+
+def _apply_first(layer, frozen, trained, key, x_BLD, args):
+    rngs = {} if key is None else {"dropout": key}
+    return _apply(layer, {"params": frozen, **trained}, rngs, x_BLD, args)[0]
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -52,3 +74,33 @@ def _backward(apply, inputs, gradients):
 
 
 _recomputed.defvjp(_forward, _backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _loop(apply, frozen, trained, keys_N, x_BLD, args) -> Any:
+    return _loop_forward(apply, frozen, trained, keys_N, x_BLD, args)[0]
+
+
+def _loop_forward(apply, frozen, trained, keys_N, x_BLD, args):
+    def step(x_BLD, its):
+        return apply(*its, x_BLD, args), x_BLD
+
+    y_BLD, x_NBLD = jax.lax.scan(step, x_BLD, (frozen, trained, keys_N))
+    return y_BLD, (frozen, trained, keys_N, x_NBLD, args)
+
+
+def _loop_backward(apply, residuals, dy_BLD):
+    frozen, trained, keys_N, x_NBLD, args = residuals
+
+    def step(dy_BLD, its):
+        frozen, trained, key, x_BLD = its
+        _, pull_back = jax.vjp(lambda t, x: apply(frozen, t, key, x, args), trained, x_BLD)
+        d_trained, dx_BLD = pull_back(dy_BLD)
+        return dx_BLD, d_trained
+
+    inputs = frozen, trained, keys_N, x_NBLD
+    dx_BLD, d_trained = jax.lax.scan(step, dy_BLD, inputs, reverse=True)
+    return None, d_trained, None, dx_BLD, None
+
+
+_loop.defvjp(_loop_forward, _loop_backward)

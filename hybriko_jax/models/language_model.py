@@ -9,8 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from hybriko_jax.layers.linear import einsum
-from hybriko_jax.layers.remat import recomputed
+from hybriko_jax.layers.remat import recomputed, recomputed_loop
 from hybriko_jax.sharding import constrain, declare
+
+STACK = "layers"
+"""In the place of layers_0, layers_1, ...: their parameters, stacked; `training.state.place_frozen`
+makes it."""
 
 
 class LanguageModel(nn.Module):
@@ -63,12 +67,29 @@ class LanguageModel(nn.Module):
         """x_BLD that the unembedding turns into logits, and the state."""
         # A base that is kept in bfloat16 has a residual stream in float32 all the same.
         x_BLD = constrain(self._whole(self.embedding_VD)[tokens_BL], "BLA").astype(jnp.float32)
+        if STACK in self.variables.get("params", {}):
+            return self.norm(self._looped(x_BLD, positions_BL)), None
         states: list[Any] = []
         for i, layer in enumerate(self.layers):
             inputs = x_BLD, positions_BL, None if state is None else state[i]
             x_BLD, its = recomputed(layer, *inputs) if self.config.remat else layer(*inputs)
             states.append(its)
         return self.norm(x_BLD), None if state is None else tuple(states)
+
+    def _looped(self, x_BLD, positions_BL):
+        """x_BLD after layers whose frozen parameters are stacked, without a state."""
+        N = len(self.layers)
+
+        def stacked(tree):
+            return jax.tree.map(lambda *a: jnp.stack(a), *(tree[f"layers_{i}"] for i in range(N)))
+
+        frozen = self.variables["params"][STACK]
+        adapters = {
+            name: stacked(self.variables[name]) for name in self.variables.keys() - {"params"}
+        }
+        keys_N = jax.random.split(self.make_rng("dropout"), N) if self.has_rng("dropout") else None
+        layer = self.layers[0].clone(parent=None, name=None)
+        return recomputed_loop(layer, frozen, adapters, keys_N, x_BLD, positions_BL, None)
 
     def unembedding(self) -> jax.Array:
         """kernel_VD of the output."""

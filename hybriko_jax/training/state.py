@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import math
+import re
 from typing import Any
 
 import flax.linen as nn
@@ -10,13 +12,19 @@ import flax.struct
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from hybriko_jax.config import LoRAConfig
 from hybriko_jax.lora import init as init_adapter
+from hybriko_jax.lora import targets
+from hybriko_jax.memory import give_back
+from hybriko_jax.models.language_model import STACK
 from hybriko_jax.quant import NF4, with_axes
 from hybriko_jax.sharding import tree_shardings
+
+_LAYER = re.compile("^layers_[0-9]+/")
 
 
 @flax.struct.dataclass
@@ -70,26 +78,51 @@ def abstract_state(
     return abstract, jax.jit(lambda: nn.unbox(boxed()), out_shardings=shardings)
 
 
-def place_frozen(model: nn.Module, params: list[Any], mesh: Mesh) -> Any:
+def place_frozen(
+    model: nn.Module, params: list[Any], mesh: Mesh, stacked_for: LoRAConfig | None = None
+) -> Any:
     """Parameters on the mesh, laid out as trained ones are; NF4 leaves like their kernels.
 
     Args:
       params: a list of one tree; it is emptied, so that each array can be freed as soon as its
         copy is there.
+      stacked_for: an adapter. If the layers of the model and of the adapter are alike, in 4 bits
+        and recomputed, they are stacked: one is compiled, in a twentieth of the memory. A stacked
+        model takes no state.
     """
     boxed: Any = jax.eval_shape(lambda: _boxed_params(model, jax.random.key(0)))
     axes: Any = flax.traverse_util.flatten_dict(boxed, sep="/")
     leaves: Any = flax.traverse_util.flatten_dict(params.pop(), sep="/")
     placed = {}
-    for path in list(leaves):
-        leaf = leaves.pop(path)
+    stack = stacked_for and model.config.remat and _alike(leaves, stacked_for)
+    groups = collections.defaultdict(list)
+    for path in leaves:
+        groups[_LAYER.sub(f"{STACK}/", path) if stack else path].append(path)
+    for path, members in groups.items():
+        its = [leaves.pop(member) for member in members]
+        letters = axes[members[0]].names
+        leaf = its[0]
+        if path not in axes:
+            leaf, letters = jax.tree.map(lambda *a: np.stack(a), *its), (None, *letters)
+        named: Any = nn.LogicallyPartitioned(leaf, letters)
         if isinstance(leaf, NF4):
-            named: Any = with_axes(leaf, axes[path].names)
-        else:
-            named = nn.LogicallyPartitioned(leaf, axes[path].names)
+            named = with_axes(leaf, letters)
         placed[path] = jax.device_put(leaf, tree_shardings(named, mesh))
         jax.block_until_ready(placed[path])
+        del its, leaf, named
+        give_back()
     return flax.traverse_util.unflatten_dict(placed, sep="/")
+
+
+def _alike(leaves, lora):
+    """Whether all layers have the same kernels, some of them NF4, and are adapted alike."""
+    adapted, layers = set(targets(leaves, lora.targets)), collections.defaultdict(set)
+    for path, leaf in leaves.items():
+        if layer := _LAYER.match(path):
+            facts = path[layer.end() :], leaf.shape, isinstance(leaf, NF4), path in adapted
+            layers[layer[0]].add(facts)
+    first, *others = layers.values()
+    return any(quantized for _, _, quantized, _ in first) and all(o == first for o in others)
 
 
 def _boxed_params(model, key):

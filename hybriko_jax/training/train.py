@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from hybriko_jax.config import RunConfig
 from hybriko_jax.data.batch import Batch
 from hybriko_jax.errors import UserError
+from hybriko_jax.memory import give_back
 from hybriko_jax.sharding import batch_sharding
 from hybriko_jax.training.checkpoint import Checkpoints
 from hybriko_jax.training.metrics import Metrics
@@ -231,7 +232,9 @@ def compile_step(
     step = functools.partial(train_step, model=model, tx=tx, config=config.train, prefix_P=prefix_P)
     shardings = jax.tree.map(lambda s: s.sharding, abstract)
     jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings, None))
-    return jitted.lower(abstract, batch, *([frozen] if frozen else [])).compile()
+    compiled = jitted.lower(abstract, batch, *([frozen] if frozen else [])).compile()
+    give_back()  # what the compiler needed
+    return compiled
 
 
 def _place(params, abstract_params):
