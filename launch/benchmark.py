@@ -894,12 +894,13 @@ def benchmark_translate(arguments: Arguments) -> dict[str, Any]:
     report: dict[str, Any] = {}
     rows = []
     B, types = arguments.batch, [p for p in arguments.precisions if p != "nf4"]
+    ours = [*types, "int8"]
     name = arguments.config if arguments.config != Arguments.config else "neox_mini"
     with tempfile.TemporaryDirectory() as folder:
         base = str(arguments.base or write_base(Path(folder), name))
         sides: dict[str, Side] = {}
         for who, make in (("ours", our_search), ("transformers", peer_search)):
-            for dtype in types:
+            for dtype in ours if who == "ours" else types:
                 more, _ = in_a_process(make, f"{who} {dtype}", base, B)
                 sides |= {f"{who} {dtype}, {beams}": side for beams, side in more.items()}
         for beams in BEAMS:
@@ -934,6 +935,7 @@ def our_search(name: str, base: str, batch: int) -> tuple[dict[str, Side], Any]:
 
     dtype: Any = name.split()[1]
     config, params = load_weights(Path(base), dtype)
+    dtype = "bfloat16" if dtype == "bfloat16" else "float32"
     model, params = build(replace(config, dtype=dtype, remat=False)), jax.device_put(params)
     prompts = lora_rows(config.vocab_size, batch, SENTENCE).tolist()
 

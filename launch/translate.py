@@ -74,6 +74,8 @@ class Arguments:
     """한 문장의 답이 가질 토큰."""
     batch_size: int = 16
     """한 번에 옮길 문장."""
+    precision: Literal["float32", "int8"] = "float32"
+    """가중치의 정밀도. 큰 모델은 int8이 CPU에서 훨씬 빠르고 메모리를 4분의 1만 씁니다."""
     stream: bool = False
     """쓰는 대로 보여 줍니다. 빔 탐색과 검사는 하지 않습니다."""
 
@@ -247,6 +249,7 @@ def identity(arguments: Arguments, glossary: dict[str, str]) -> list[Any]:
         arguments.to,
         arguments.temperature,
         arguments.max_tokens,
+        arguments.precision,
         sorted(glossary.items()),
     ]
 
@@ -276,7 +279,7 @@ def open_model(arguments: Arguments, glossary: dict[str, str]) -> Model:
     from hybriko_jax.models import build
 
     try:
-        loaded = load.checkpoint(arguments.checkpoint)
+        loaded = load.checkpoint(arguments.checkpoint, kept=arguments.precision)
     except UserError as e:
         raise UserError(f"모델을 읽을 수 없습니다. {e}") from None
     params = jax.device_put(loaded.params)  # once, not for every batch

@@ -20,7 +20,8 @@ ALLOWED = {
     "memory": (),
     "quant": ("sharding", "barrier"),
     "lora": ("quant", "config"),
-    "layers": ("lora", "quant", "sharding", "barrier"),
+    "int8": (),
+    "layers": ("lora", "quant", "int8", "sharding", "barrier"),
     "models": ("layers", "sharding", "config"),
     "korean": (),
     "linux": (),
@@ -28,10 +29,8 @@ ALLOWED = {
     "data": ("prompts", "linux", "korean", "tokenizer", "sharding", "config"),
     "decode": ("models", "layers", "prompts", "korean", "tokenizer"),
     "translation": ("data", "prompts", "korean"),
-    "convert": ("models", "lora", "quant", "tokenizer", "config"),
-    "training": (
-        *("models", "data", "layers", "lora", "quant", "sharding", "memory", "config"),
-    ),
+    "convert": ("models", "lora", "quant", "int8", "tokenizer", "config"),
+    "training": (*("models", "data", "layers", "lora", "quant", "sharding", "memory", "config"),),
     "evaluate": (
         *("training", "decode", "models", "data", "linux", "prompts", "tokenizer", "config"),
     ),

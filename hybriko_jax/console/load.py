@@ -57,7 +57,11 @@ def checkpoint(path: Path, dtype: str = "float32", kept: Kept = "float32") -> Lo
     if has_weights(path):
         config, params, tokenizer = load_folder(path, kept)
     else:
-        config, params, tokenizer = _trained(path, dtype, kept)
+        from hybriko_jax.convert.parameters import in_int8
+
+        # What an adapter changes is quantised after it is merged.
+        config, params, tokenizer = _trained(path, dtype, "float32" if kept == "int8" else kept)
+        params = in_int8(params) if kept == "int8" else params
     prompt = path / SYSTEM_PROMPT
     system = prompt.read_text("utf-8", errors="replace") if prompt.exists() else ""
     return Loaded(dataclasses.replace(config, dtype=dtype, remat=False), params, tokenizer, system)

@@ -10,6 +10,7 @@ import flax.traverse_util
 import jax
 import numpy as np
 
+from hybriko_jax import int8
 from hybriko_jax.config import ModelConfig
 from hybriko_jax.convert.bitsandbytes import read_nf4, write_nf4
 from hybriko_jax.convert.tables import torch_name, transposed
@@ -19,7 +20,7 @@ from hybriko_jax.lora import is_matrix
 from hybriko_jax.models import build
 from hybriko_jax.quant import NF4, dequantize, quantize
 
-Kept = Literal["float32", "bfloat16", "nf4"]
+Kept = Literal["float32", "bfloat16", "nf4", "int8"]
 """How parameters are kept in memory."""
 
 
@@ -107,8 +108,9 @@ def parameters(
 
     Args:
       found: our path -> the tensor that holds it, and whether it lies the other way round.
-      kept: float32; bfloat16, in which vectors stay float32; or nf4, in which the kernels of layers
-        are quantised from bfloat16, and embedding and head are bfloat16.
+      kept: float32; bfloat16, in which vectors stay float32; nf4, in which the kernels of layers
+        are quantised from bfloat16, and embedding and head are bfloat16; or int8, in which they are
+        quantised from float32, and all else is that.
       quantized: tensors that are NF4 already.
     """
 
@@ -118,7 +120,9 @@ def parameters(
         if (dtype := tensors[name].dtype) not in DTYPES:
             raise UserError(f"{name} is {dtype}; a weight is one of {', '.join(DTYPES)}.")
         a = tensors[name].make()
-        if kept == "float32" or a.ndim < 2:
+        if kept == "int8" and is_matrix(path):
+            return int8.quantize(a.T if turned else a)
+        if kept in ("float32", "int8") or a.ndim < 2:
             return _turned(a.astype(np.float32), turned)
         a = a.astype(DTYPES["bfloat16"])
         if kept == "nf4" and is_matrix(path):
@@ -127,6 +131,20 @@ def parameters(
 
     ours = {path: parameter(path, *where) for path, where in found.items()}
     return flax.traverse_util.unflatten_dict(ours, sep="/")
+
+
+def in_int8(params: Any) -> Any:
+    """Parameters with the kernels of layers in eight bits."""
+    paths: Any = flax.traverse_util.flatten_dict(params, sep="/")
+
+    def leaf(path, p):
+        if not is_matrix(path) or isinstance(p, int8.Int8):
+            return p
+        return int8.quantize(np.asarray(dequantize(p)).T if isinstance(p, NF4) else p)
+
+    return flax.traverse_util.unflatten_dict(
+        {path: leaf(path, p) for path, p in paths.items()}, sep="/"
+    )
 
 
 def _turned(a, turned):

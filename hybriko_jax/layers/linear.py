@@ -7,9 +7,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from hybriko_jax.int8 import Int8
+from hybriko_jax.int8 import product as int8_product
 from hybriko_jax.lora import LoRA
 from hybriko_jax.quant import NF4
-from hybriko_jax.quant import product as quantized_product
+from hybriko_jax.quant import product as nf4_product
 from hybriko_jax.sharding import declare
 
 
@@ -60,7 +62,7 @@ _einsum.defvjp(_forward, _backward)
 class Linear(nn.Module):
     """y = x @ kernel + bias.
 
-    The kernel may be an `NF4` leaf, and the collection "lora" may hold a `LoRA` leaf for it.
+    The kernel may be an `NF4` or `Int8` leaf. The collection "lora" may hold a `LoRA` leaf for it.
     """
 
     features: int
@@ -75,7 +77,9 @@ class Linear(nn.Module):
         # Linen's self.param would refuse a leaf that is no array.
         quantized = self.has_variable("params", "kernel") and self.get_variable("params", "kernel")
         if isinstance(quantized, NF4):
-            y_BLF = quantized_product(x_BLD, quantized, self.dtype, self.axes)
+            y_BLF = nf4_product(x_BLD, quantized, self.dtype, self.axes)
+        elif isinstance(quantized, Int8):
+            y_BLF = int8_product(x_BLD, quantized)
         else:
             init = nn.initializers.variance_scaling(self.init_scale, "fan_in", "truncated_normal")
             kernel_DF = declare(self, "kernel", init, self.axes, (x_BLD.shape[-1], self.features))
