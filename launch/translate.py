@@ -232,7 +232,7 @@ def check_checkpoint(path: Path) -> None:
       UserError: so it is.
     """
     if not path.exists():
-        raise UserError(f"{path}: 없습니다. 번역 모델의 폴더를 --checkpoint로 주세요.")
+        raise UserError(f"{path}: 번역 모델이 없습니다. 그 폴더를 --checkpoint로 주세요.")
     if (path / load.SYSTEM_PROMPT).exists():
         raise UserError(
             f"{path}: 번역이 아니라 함수 호출을 배운 모델입니다({load.SYSTEM_PROMPT}이 있습니다). "
