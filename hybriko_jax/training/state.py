@@ -87,8 +87,8 @@ def place_frozen(
       params: a list of one tree; it is emptied, so that each array can be freed as soon as its
         copy is there.
       stacked_for: an adapter. If the layers of the model and of the adapter are alike, in 4 bits
-        and recomputed, they are stacked: one is compiled, in a twentieth of the memory. A stacked
-        model takes no state.
+        and recomputed, they are stacked, and one is compiled instead of all. A stacked model takes
+        no state.
     """
     boxed: Any = jax.eval_shape(lambda: _boxed_params(model, jax.random.key(0)))
     axes: Any = flax.traverse_util.flatten_dict(boxed, sep="/")
