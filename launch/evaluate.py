@@ -82,7 +82,7 @@ class Translation:
     batch_size: int = 16
     """Sentences that are translated at once."""
     precision: Literal["float32", "bfloat16", "nf4", "int8"] = "float32"
-    """How the weights are kept; int8 is the fastest for a large model on a CPU."""
+    """How the weights are kept; int8 is the fast way for a large model on a CPU."""
     html: Path | None = None
     """Write all texts side by side to this page, the worst first."""
     json: Path | None = None
