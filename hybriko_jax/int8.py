@@ -55,11 +55,6 @@ def quantize(kernel_DF: Any) -> Int8:
     return Int8(np.rint(kernel_FD / scale_F[:, None]).astype(np.int8), scale_F)
 
 
-def dequantize(leaf: Int8) -> np.ndarray:
-    """kernel_DF in float32."""
-    return (np.asarray(leaf.codes_FD) * np.asarray(leaf.scale_F)[:, None]).T
-
-
 def product(x_BLD: jax.Array, leaf: Int8) -> jax.Array:
     """x @ kernel.
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from hybriko_jax.config import nearest
 from hybriko_jax.console import load
 from hybriko_jax.errors import UserError
+from hybriko_jax.files import write_file
 from launch import common
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def evaluate_perplexity(arguments: Perplexity) -> None:
             text = f"{value:,.4f}" if isinstance(value, float) else f"{value:,}"
             print(f"  {name:<16}{text:>14}")
     if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
+        write_file(arguments.json, json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
 
 
 def evaluate_function_calling(arguments: FunctionCalling) -> None:
@@ -182,13 +183,12 @@ def evaluate_function_calling(arguments: FunctionCalling) -> None:
     print(f"evaluation loss {loss:.4f} nats per token of the right answers")
     if arguments.json:
         report = {"loss": loss, "scores": figures}
-        arguments.json.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        write_file(arguments.json, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
 
 def evaluate_translation(arguments: Translation) -> None:
     from hybriko_jax.evaluate import translation as t
     from hybriko_jax.evaluate.translation_report import page
-    from hybriko_jax.files import write_file
 
     ways = t.directions(arguments.directions, arguments.languages)
     for name in ("limit", "beams", "batch_size"):

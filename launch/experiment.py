@@ -59,13 +59,17 @@ class Arguments:
                 raise UserError(f"--{name} {value} must be 2 or more.")
         if self.held_out < 1:
             raise UserError(f"--held-out {self.held_out} must be 1 or more.")
-        if self.page and not (
-            self.page.is_file() and all(self.page.read_text().count(m) == 1 for m in (BEGIN, END))
-        ):
+        if self.page and not (self.page.is_file() and has_marks(self.page.read_text())):
             raise UserError(
                 f"--page {self.page} must be a Markdown file with one line {BEGIN} and, after it, "
                 f"one {END}. Add them, or leave it out."
             )
+
+
+def has_marks(text: str) -> bool:
+    """Whether a page has one beginning and, after it, one end."""
+    once = text.count(BEGIN) == text.count(END) == 1
+    return once and text.index(BEGIN) < text.index(END)
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,11 @@ def main() -> None:
     table = table_of(results)
     write_file(arguments.workdir / "experiment.json", json.dumps(rows, indent=2) + "\n")
     write_file(arguments.workdir / "experiment.md", table)
-    draw(results, arguments.workdir / "experiment.svg")
+    drawn = arguments.workdir / "experiment.svg"
+    draw(results, drawn)
     if arguments.page:
-        plot = arguments.page.with_name("experiment.svg")
-        draw(results, plot)
+        plot = arguments.page.with_name(drawn.name)
+        write_file(plot, drawn.read_bytes())
         image = f"\n![Accuracy and evaluation loss over the number of samples]({plot.name})\n"
         text = arguments.page.read_text()
         before, after = text.partition(BEGIN)[0], text.partition(END)[2]

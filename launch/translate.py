@@ -75,7 +75,7 @@ class Arguments:
     batch_size: int = 16
     """한 번에 옮길 문장."""
     precision: Literal["float32", "int8"] = "float32"
-    """가중치의 정밀도. 큰 모델은 int8이 CPU에서 훨씬 빠르고 메모리를 4분의 1만 씁니다."""
+    """가중치의 정밀도. 큰 모델은 int8이 CPU에서 더 빠르고 메모리를 4분의 1만 씁니다."""
     stream: bool = False
     """쓰는 대로 보여 줍니다. 빔 탐색과 검사는 하지 않습니다."""
 

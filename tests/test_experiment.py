@@ -47,6 +47,12 @@ def test_the_same_results_draw_the_same_picture(tmp_path):
     assert "evaluation loss" in (tmp_path / "a.svg").read_text()
 
 
+@pytest.mark.parametrize("marks", ["", BEGIN, f"{END}\n{BEGIN}", f"{BEGIN}\n{END}\n{END}"])
+def test_a_page_has_one_beginning_before_one_end(marks):
+    assert experiment.has_marks(f"a\n{BEGIN}\nb\n{END}\nc")
+    assert not experiment.has_marks(marks)
+
+
 @pytest.mark.parametrize(
     "options,message",
     [

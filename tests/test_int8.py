@@ -23,7 +23,7 @@ def test_whole_numbers_are_multiplied_exactly():
     x_BLD[..., 0], kernel_DF[0] = 127, -127  # the scales are 1
     leaf = int8.quantize(kernel_DF)
     np.testing.assert_array_equal(int8.product(jnp.asarray(x_BLD), leaf), x_BLD @ kernel_DF)
-    np.testing.assert_array_equal(int8.dequantize(leaf), kernel_DF)
+    np.testing.assert_array_equal(leaf.codes_FD.T * leaf.scale_F, kernel_DF)
 
 
 def test_errors_stay_within_half_a_unit_of_each_operand():
@@ -70,6 +70,8 @@ def test_the_shipped_translator_is_much_the_same_in_a_quarter_of_the_memory():
     ours = jax.tree.leaves(small.params, is_leaf=lambda leaf: isinstance(leaf, int8.Int8))
     kernels = [leaf for leaf in ours if isinstance(leaf, int8.Int8)]
     assert len(kernels) == 4 * whole.config.n_layers
+    n_bytes = sum(a.nbytes for a in jax.tree.leaves(kernels))
+    assert n_bytes < 0.26 * sum(4 * np.prod(leaf.shape) for leaf in kernels)
     text = "### 영어: This function returns the name of the file.</끝>\n### 한국어: 이 함수는 파일"
     tokens_BL = np.array([whole.tokenizer.encode(text)], np.int32)
     positions_BL = np.arange(tokens_BL.shape[1], dtype=np.int32)[None]

@@ -138,7 +138,7 @@ def in_int8(params: Any) -> Any:
     paths: Any = flax.traverse_util.flatten_dict(params, sep="/")
 
     def leaf(path, p):
-        if not is_matrix(path) or isinstance(p, int8.Int8):
+        if not is_matrix(path):
             return p
         return int8.quantize(np.asarray(dequantize(p)).T if isinstance(p, NF4) else p)
 
