@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
+import operator
 import re
 from typing import Any
 
@@ -99,19 +100,28 @@ def place_frozen(
     for path in leaves:
         groups[_LAYER.sub(f"{STACK}/", path) if stack else path].append(path)
     for path, members in groups.items():
-        its = [leaves.pop(member) for member in members]
         letters = axes[members[0]].names
-        leaf = its[0]
-        if path not in axes:
-            leaf, letters = jax.tree.map(lambda *a: np.stack(a), *its), (None, *letters)
+        if path in axes:
+            leaf = leaves.pop(path)
+        else:
+            leaf, letters = _stacked(leaves, members), (None, *letters)
         named: Any = nn.LogicallyPartitioned(leaf, letters)
         if isinstance(leaf, NF4):
             named = with_axes(leaf, letters)
         placed[path] = jax.device_put(leaf, tree_shardings(named, mesh))
         jax.block_until_ready(placed[path])
-        del its, leaf, named
+        del leaf, named
         give_back()
     return flax.traverse_util.unflatten_dict(placed, sep="/")
+
+
+def _stacked(leaves, members):
+    """Leaves stacked along a first axis; each is freed as soon as it is copied."""
+    stack = jax.tree.map(lambda a: np.empty((len(members), *a.shape), a.dtype), leaves[members[0]])
+    for i, member in enumerate(members):
+        jax.tree.map(lambda whole, a, i=i: operator.setitem(whole, i, a), stack, leaves.pop(member))
+        give_back()
+    return stack
 
 
 def _alike(leaves, lora):
